@@ -1,0 +1,1 @@
+"""Cameras, boxes, point clouds, directions and units: pure functions of arrays and text."""

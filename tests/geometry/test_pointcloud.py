@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from srgpt.geometry.pointcloud import NOISE, dbscan, largest_cluster, remove_outliers, thin, voxel_downsample
+
+
+def brute_dbscan(points, eps, min_points):
+    """DBSCAN by definition: flood fill over core points, border points to their nearest core point."""
+    distance = np.linalg.norm(points[:, None] - points[None], axis=2)
+    core = (distance <= eps).sum(axis=1) >= min_points
+    labels = np.full(len(points), NOISE)
+    cluster = 0
+    for start in np.flatnonzero(core):
+        if labels[start] != NOISE:
+            continue
+        stack = [start]
+        while stack:
+            i = stack.pop()
+            if labels[i] == NOISE:
+                labels[i] = cluster
+                stack += [j for j in np.flatnonzero(core & (distance[i] <= eps)) if labels[j] == NOISE]
+        cluster += 1
+    for i in np.flatnonzero(~core):
+        if core.any():
+            nearest = np.flatnonzero(core)[distance[i][core].argmin()]
+            if distance[i][nearest] <= eps:
+                labels[i] = labels[nearest]
+    return labels
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(1, 90),
+    st.sampled_from([0.05, 0.2, 0.5, 3.0]),
+    st.integers(1, 12),
+)
+def test_dbscan_equals_its_definition(seed, count, eps, min_points):
+    rng = np.random.default_rng(seed)
+    centres = rng.uniform(-1, 1, (3, 3))
+    points = centres[rng.integers(3, size=count)] + rng.normal(scale=0.15, size=(count, 3))
+    np.testing.assert_array_equal(dbscan(points, eps, min_points), brute_dbscan(points, eps, min_points))
+
+
+def test_dbscan_counts_the_radius_itself():
+    # on a line with exact spacing: every inner point has two neighbours at exactly eps
+    line = np.zeros((8, 3))
+    line[:, 0] = np.arange(8) * 0.25
+    np.testing.assert_array_equal(dbscan(line, 0.25, 3), np.zeros(8))
+    np.testing.assert_array_equal(dbscan(line, 0.24, 2), np.full(8, NOISE))
+
+
+def test_dbscan_joins_two_dense_lumps_over_a_link_that_nearest_neighbours_miss():
+    rng = np.random.default_rng(0)
+    lump = rng.normal(scale=0.01, size=(40, 3))
+    points = np.concatenate([lump, lump + np.array([0.3, 0, 0])])
+    assert dbscan(points, 0.4, 5).max() == 0
+    assert dbscan(points, 0.2, 5).max() == 1
+
+
+def test_largest_cluster():
+    rng = np.random.default_rng(1)
+    points = np.concatenate(
+        [rng.normal(scale=0.05, size=(30, 3)), rng.normal(scale=0.05, size=(50, 3)) + 2, [[9, 9, 9]]]
+    )
+    expected = np.repeat([False, True, False], [30, 50, 1])
+    np.testing.assert_array_equal(largest_cluster(points, 0.3, 4), expected)
+    assert not largest_cluster(points, 1e-6, 4).any()
+    assert largest_cluster(np.zeros((0, 3)), 0.2, 4).shape == (0,)
+
+
+def test_outliers_are_those_far_from_their_neighbours():
+    rng = np.random.default_rng(2)
+    points = np.concatenate([rng.normal(scale=0.1, size=(200, 3)), [[4.0, 0, 0], [0, 5, 0]]])
+    kept = remove_outliers(points, 10, 2.0)
+    assert not kept[200:].any()
+    assert kept[:200].mean() > 0.95
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_few_points_have_no_outliers(count):
+    assert remove_outliers(np.arange(count)[:, None] * np.ones(3), 10, 1.0).sum() >= 1
+
+
+def test_evenly_spaced_points_are_no_outliers():
+    circle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    points = np.stack([np.cos(circle), np.sin(circle), 0 * circle], axis=1)
+    assert remove_outliers(points, 4, 0.5).all()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 50), st.sampled_from([0.1, 0.5, 5.0]))
+def test_voxels(seed, count, edge):
+    points = np.random.default_rng(seed).uniform(-1, 1, (count, 3))
+    centroids, voxel = voxel_downsample(points, edge)
+    cells = np.floor((points - points.min(axis=0)) / edge)
+    assert len(centroids) == len(np.unique(cells, axis=0))
+    for index, centroid in enumerate(centroids):
+        np.testing.assert_allclose(points[voxel == index].mean(axis=0), centroid, atol=1e-12)
+        assert (np.ptp(cells[voxel == index], axis=0) == 0).all()
+
+
+@given(st.integers(0, 3000), st.integers(1, 500))
+def test_thinning_is_even_and_in_order(count, limit):
+    chosen = thin(count, limit)
+    assert len(chosen) == min(count, limit)
+    assert (np.diff(chosen) > 0).all()
+    if len(chosen) > 2:
+        assert chosen[0] == 0
+        assert chosen[-1] == count - 1
+        assert np.ptp(np.diff(chosen)) <= 1
