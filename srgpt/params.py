@@ -1,0 +1,588 @@
+"""Typed parameters: one section per stage, named profiles, and errors that teach.
+
+Values come, later ones winning, from the defaults below, the ``--params`` file, the ``--profile`` overlay
+(files in ``srgpt/profiles``), and ``--set section.key=value``. ``datasets.<name>`` holds what differs for
+one dataset. Everything is checked before any work starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from srgpt.errors import InputError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+PROFILES = ("demo", "gpu", "full")
+
+
+class Section(BaseModel):
+    """A section: unknown keys are errors, values are not changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+
+class ProceduralParams(Section):
+    """The generator of procedural scenes."""
+
+    image_size: Annotated[int, Field(ge=32, le=2048)] = 112
+    families: Annotated[list[Literal["room", "street", "tabletop"]], Field(min_length=1)] = [
+        "room",
+        "street",
+        "tabletop",
+    ]
+    min_objects: Annotated[int, Field(ge=2, le=32)] = 3
+    max_objects: Annotated[int, Field(ge=2, le=32)] = 8
+    min_pixels: Count = 24
+    """Objects with fewer visible pixels are not regions."""
+    min_visibility: Share = 0.25
+    """Objects less visible than this are not regions."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ProceduralParams:
+        if self.min_objects > self.max_objects:
+            raise ValueError(
+                f"min_objects ({self.min_objects}) must not exceed max_objects ({self.max_objects})"
+            )
+        return self
+
+
+class Omni3dParams(Section):
+    """Reading Omni3D JSON; the filter defaults are Omni3D's own."""
+
+    annotations: str = "annotations.json"
+    """The JSON file, relative to the source folder."""
+    max_truncation: Share = 0.75
+    """Objects truncated more than this by the image border are dropped."""
+    min_visibility: Share = 0.25
+    """Objects known to be less visible than this are dropped."""
+    min_height_share: Share = 0.0
+    """Objects whose 2D box is lower than this share of the image height are dropped."""
+    gravity: Literal["cuboids", "given"] = "cuboids"
+    """Where the source gives no gravity: ``cuboids`` takes the common vertical axis of the boxes."""
+
+
+class IngestParams(Section):
+    """From a source to scenes."""
+
+    source: Literal["procedural", "omni3d"] = "procedural"
+    scenes: Count = 2000
+    """How many scenes a generating source makes."""
+    shard_scenes: Count = 250
+    """Scenes per shard."""
+    procedural: ProceduralParams = ProceduralParams()
+    omni3d: Omni3dParams = Omni3dParams()
+
+
+class PerceiveParams(Section):
+    """What fills the gaps that a source left. ``given`` means: the source must have it."""
+
+    depth: Literal["given", "none"] = "given"
+    """``none`` goes on without depth: only facts from cuboids can then be asked."""
+    masks: Literal["given", "boxes"] = "given"
+    """``boxes`` uses a region's box as its mask where no mask was given."""
+    intrinsics: Literal["given", "fov"] = "given"
+    """``fov`` assumes ``fov_degrees`` where no intrinsics were given."""
+    gravity: Literal["given", "level"] = "given"
+    """``level`` assumes a level camera where no gravity was given."""
+    fov_degrees: Annotated[float, Field(gt=1, lt=179)] = 60.0
+    """Assumed horizontal field of view."""
+    on_missing: Literal["error", "reject"] = "error"
+    """``reject`` sets incomplete scenes aside with their reason instead of failing the stage."""
+
+
+class LiftParams(Section):
+    """From masked depth to clean object point clouds and boxes (reference thresholds where it has them)."""
+
+    min_mask_points: Count = 16
+    outlier_neighbours: Count = 10
+    outlier_std_ratio: Positive = 3.0
+    """Lower drops more; the reference's 1.2 also shaves the edges off clean surfaces."""
+    voxel_min: Positive = 0.01
+    """Smallest voxel edge, metres."""
+    voxel_share: Positive = 0.025
+    """Voxel edge as a share of the object's scale (the reference divides the scale by 40)."""
+    cluster_eps: Positive = 0.2
+    """DBSCAN radius, metres."""
+    cluster_spacing: Annotated[float, Field(ge=0)] = 5.0
+    """The DBSCAN radius grows to this many voxel edges or pixel spacings, so that far objects hold."""
+    cluster_min_points: Count = 10
+    min_kept_points: Count = 10
+    min_volume: Annotated[float, Field(ge=0)] = 1e-6
+    """Smallest box, cubic metres."""
+    max_points: Count = 1024
+    """Larger masks are thinned evenly to this many points before cleaning."""
+
+
+class AskParams(Section):
+    """From scene graphs to questions."""
+
+    truth: Literal["cuboids", "perceived"] = "perceived"
+    """Where the facts come from: ground truth (for a benchmark) or perception (for training)."""
+    turns: Annotated[int, Field(ge=1, le=100)] = 10
+    """Questions per conversation."""
+    conversations: Annotated[int, Field(ge=1, le=100)] = 1
+    """Conversations per scene."""
+    quantitative_share: Share = 0.5
+    """Share of questions that ask for a number."""
+    tie_margin: Share = 0.1
+    """Relative difference under which two sizes are a tie and not asked about."""
+    tie_metres: Annotated[float, Field(ge=0)] = 0.05
+    """Absolute difference in metres under which two positions or sizes are a tie."""
+    tie_angle_degrees: Annotated[float, Field(ge=0, lt=15)] = 3.0
+    """Clock directions closer than this to the border between two hours are not asked about."""
+    min_distance: Annotated[float, Field(ge=0)] = 0.05
+    """Distances under this many metres are not asked about."""
+
+
+class ValidateParams(Section):
+    """What a dataset must satisfy."""
+
+    datasets: list[Name] = ["train", "bench"]
+    min_rows: Count = 1
+    max_rejected_share: Share = 0.5
+    """Highest share of input that may have been set aside."""
+    yes_share: tuple[Share, Share] = (0.45, 0.55)
+    """Allowed share of positive answers per qualitative category."""
+    min_balance_rows: Count = 200
+    """Categories with fewer questions are not judged for balance."""
+    min_label_accuracy: Share = 0.8
+    """Lowest agreement of perceived with true qualitative facts."""
+    max_abs_rel: Positive = 1.0
+    """Largest median relative error of perceived metric facts."""
+
+
+class VisionParams(Section):
+    """The vision tower, shared by RGB and depth images."""
+
+    pretrained: str | None = None
+    """A SigLIP- or CLIP-like checkpoint (folder or hub id); null builds one from the sizes below."""
+    image_size: Annotated[int, Field(ge=16, le=2048)] = 112
+    patch_size: Annotated[int, Field(ge=4, le=64)] = 14
+    hidden_size: Count = 96
+    layers: Count = 3
+    heads: Count = 3
+    mlp_size: Count = 256
+    feature_layer: Literal["last", "penultimate"] = "last"
+    """``last`` ends in the tower's norm; ``penultimate`` is the reference's ``hidden_states[-2]``."""
+
+
+class TextParams(Section):
+    """The language model."""
+
+    pretrained: str | None = None
+    """A causal language model (folder or hub id); null builds a small Llama from the sizes below."""
+    vocab_size: Annotated[int, Field(ge=300)] = 1024
+    """Size of the tokenizer trained on the conversations where there is no pretrained one."""
+    hidden_size: Count = 96
+    layers: Count = 2
+    heads: Count = 3
+    mlp_size: Count = 256
+    max_length: Count = 2048
+
+
+class ModelParams(Section):
+    """The region-and-depth model."""
+
+    vision: VisionParams = VisionParams()
+    text: TextParams = TextParams()
+    depth_encoding: Literal["relative", "metric"] = "metric"
+    """How depth becomes an image: the reference's inverse depth per image, or log depth of a fixed scale."""
+
+
+class TrainParams(Section):
+    """Training with DeepSpeed."""
+
+    dataset: Name = "train"
+    model: ModelParams = ModelParams()
+    steps: Count = 900
+    batch_images: Count = 12
+    """Images per optimizer step and rank; each brings all its questions."""
+    learning_rate: Positive = 2e-3
+    warmup_share: Share = 0.03
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    """AdamW's decay rates of the first and second moment."""
+    gradient_clipping: Positive = 1.0
+    key_weight: Positive = 1.0
+    """How much an answer's first token and its digits count in the loss; its wording counts 1."""
+    rgb_share: Share = 0.15
+    """Share of samples trained without depth, so that one model answers with and without."""
+    blind_share: Share = 0.1
+    """Share of samples trained without any picture, so that the blind control knows what text alone gives."""
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    ranks: Count = 1
+    """Processes to train with (torchrun)."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto``: bfloat16 on a GPU, float32 on a CPU."""
+    checkpoint_steps: Count = 100
+    log_steps: Count = 10
+    data_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes per rank that read and collate ahead; 0 does it between steps."""
+
+
+class EvaluateParams(Section):
+    """Benchmarking."""
+
+    dataset: Name = "bench"
+    batch_size: Count = 64
+    max_new_tokens: Count = 32
+    max_questions: Annotated[int, Field(ge=0)] = 0
+    """Evaluate only the first so many questions; 0 means all."""
+    gallery: Annotated[int, Field(ge=0)] = 24
+    """Examples shown on the gallery page."""
+
+
+class ExportParams(Section):
+    """ONNX export and its proof."""
+
+    precision: Literal["fp32", "fp16", "int4"] = "fp32"
+    parity_questions: Count = 50
+    max_logit_error: Positive = 1e-3
+    """Largest allowed max relative logit error against PyTorch."""
+    min_parity_agreement: Share = 1.0
+    """Share of the parity questions whose greedy answer must be the same as PyTorch's."""
+
+
+class PromoteParams(Section):
+    """The gates before a model serves."""
+
+    model_name: Name = "srgpt"
+    noise_sigmas: Annotated[float, Field(ge=0)] = 2.0
+    """The candidate may fall behind the champion by this many standard errors of the difference."""
+    smoke_questions: Count = 20
+    min_smoke_agreement: Share = 1.0
+    """Share of smoke answers that must equal the evaluated model's."""
+    max_latency_ms: Positive = 2000.0
+    """Bound on the 95th percentile of one question's latency on the server."""
+
+
+class ServeParams(Section):
+    """The local Triton server."""
+
+    host: str = "127.0.0.1"
+    grpc_port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    http_port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] = 8002
+    max_batch_size: Count = 16
+    max_queue_delay_ms: Annotated[float, Field(ge=0)] = 5.0
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of one graph; 0 means one per core."""
+    startup_timeout: Positive = 60.0
+    """Seconds."""
+    folder: str = ".srgpt/triton"
+    """Where the server keeps its log, its state and its model repository."""
+    venv: str = ".venv-triton"
+    """The virtual environment that holds the Triton binary."""
+
+
+class EngineParams(Section):
+    """How stages map over shards; it never changes what they write."""
+
+    workers: Annotated[int, Field(ge=0)] = 0
+    """Processes; 0 means one per core."""
+
+
+class TrackingParams(Section):
+    """MLflow. The environment's MLFLOW_TRACKING_URI wins."""
+
+    uri: str = "sqlite:///.srgpt/mlflow.db"
+    experiment: str = "srgpt"
+
+
+class DatasetParams(Section):
+    """What differs for one dataset: overrides of whole sections' keys, by name."""
+
+    ingest: dict[str, Any] = {}
+    perceive: dict[str, Any] = {}
+    lift: dict[str, Any] = {}
+    ask: dict[str, Any] = {}
+
+
+class Params(Section):
+    """All parameters."""
+
+    profile: Literal["demo", "gpu", "full"] = "demo"
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 7
+    datasets: dict[Name, DatasetParams] = {
+        "train": DatasetParams(),
+        "bench": DatasetParams(ingest={"scenes": 250}, ask={"truth": "cuboids"}),
+    }
+    ingest: IngestParams = IngestParams()
+    perceive: PerceiveParams = PerceiveParams()
+    lift: LiftParams = LiftParams()
+    ask: AskParams = AskParams()
+    validate_: ValidateParams = Field(default=ValidateParams(), alias="validate")
+    train: TrainParams = TrainParams()
+    evaluate: EvaluateParams = EvaluateParams()
+    export: ExportParams = ExportParams()
+    promote: PromoteParams = PromoteParams()
+    serve: ServeParams = ServeParams()
+    engine: EngineParams = EngineParams()
+    tracking: TrackingParams = TrackingParams()
+
+    _explicit: dict[str, Any] = PrivateAttr(default_factory=dict)
+    """What ``--set`` said: it wins over a dataset's own overrides, too."""
+
+    @model_validator(mode="after")
+    def _datasets_exist(self) -> Params:
+        used = {"train.dataset": self.train.dataset, "evaluate.dataset": self.evaluate.dataset}
+        for key, name in used.items():
+            if name not in self.datasets:
+                allowed = ", ".join(sorted(self.datasets))
+                raise ValueError(f"{key} = {name!r}: no such dataset; allowed: {allowed}")
+        return self
+
+    def for_dataset(self, name: str) -> Params:
+        """Return these parameters with the overrides of dataset ``name`` (none where it is unknown)."""
+        if name not in self.datasets:
+            return self
+        overrides = {k: v for k, v in self.datasets[name].model_dump().items() if v}
+        explicit = merge(self._explicit, self._explicit.get("datasets", {}).get(name, {}))
+        result = build(merge(merge(self.dump(), overrides), explicit), f"datasets.{name}")
+        result._explicit = self._explicit
+        return result
+
+    def dump(self) -> dict[str, Any]:
+        """Return plain data, as ``params.yaml`` has it."""
+        return self.model_dump(mode="json", by_alias=True)
+
+
+def load(
+    path: str | Path | None = None,
+    profile: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    cwd: Path | None = None,
+) -> Params:
+    """Load and check parameters.
+
+    ``path`` None means ``params.yaml`` in ``cwd`` (default: the current folder) where it exists, else
+    defaults. ``overrides`` are ``section.key=value`` strings with YAML values. Raises :class:`InputError`.
+    """
+    if path is None:
+        default = (cwd or Path.cwd()) / "params.yaml"
+        path = default if default.exists() else None
+    data = Params().dump()
+    if path is not None:
+        data = merge(data, _read_yaml(Path(path)))
+    if profile is not None:
+        data = merge(data, read_profile(profile))
+    explicit: dict[str, Any] = {}
+    for override in overrides:
+        explicit = merge(explicit, _parse_override(override))
+    params = build(merge(data, explicit), str(path or "parameters"))
+    params._explicit = explicit
+    return params
+
+
+def read_profile(name: str) -> dict[str, Any]:
+    """Return the overlay of a named profile."""
+    if name not in PROFILES:
+        raise InputError(f"--profile {name}: no such profile; allowed: {', '.join(PROFILES)}")
+    text = (resources.files("srgpt") / "profiles" / f"{name}.yaml").read_text()
+    return {"profile": name, **(yaml.safe_load(text) or {})}
+
+
+def write(path: Path, profile: str | None = None, overrides: Sequence[str] = ()) -> Params:
+    """Apply a profile and overrides to the parameter file itself, keeping its comments; return the result.
+
+    Checked first: a wrong value leaves the file as it was. An override of a section wins over what datasets
+    say, as on the command line: it replaces their own values for that key.
+    """
+    params = load(path, profile, overrides)
+    editor = _editor()
+    document = editor.load(path.read_text()) or {}
+    if profile:
+        _update(document, read_profile(profile))
+    explicit: dict[str, Any] = {}
+    for override in overrides:
+        explicit = merge(explicit, _parse_override(override))
+    own = {name: _shared(dataset.model_dump(), explicit) for name, dataset in params.datasets.items()}
+    _update(document, merge({"datasets": {name: values for name, values in own.items() if values}}, explicit))
+    partial = path.with_suffix(".yaml.tmp")
+    with partial.open("w") as file:
+        editor.dump(document, file)
+    partial.replace(path)
+    return params
+
+
+def build(data: Mapping[str, Any], origin: str = "parameters") -> Params:
+    """Check plain data; an :class:`InputError` names each wrong key, its value and what is allowed."""
+    try:
+        params = Params.model_validate(data)
+        for name, dataset in params.datasets.items():
+            overrides = {k: v for k, v in dataset.model_dump().items() if v}
+            try:
+                Params.model_validate(
+                    merge({**params.dump(), "datasets": {}, **_no_links(params)}, overrides)
+                )
+            except ValidationError as error:
+                raise InputError(
+                    _explain(error, {**params.dump(), **overrides}, f"{origin}, datasets.{name}")
+                ) from None
+    except ValidationError as error:
+        raise InputError(_explain(error, data, origin)) from None
+    return params
+
+
+def _no_links(params: Params) -> dict[str, Any]:
+    return {"datasets": {params.train.dataset: {}, params.evaluate.dataset: {}}}
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge nested mappings; the overlay wins."""
+    result = dict(base)
+    for key, value in overlay.items():
+        nested = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merge(result[key], value) if nested else value
+    return result
+
+
+def _editor() -> Any:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
+
+    class Representer(RoundTripRepresenter):
+        """Says ``null`` where the default leaves nothing."""
+
+    Representer.add_representer(type(None), lambda r, _: r.represent_scalar("tag:yaml.org,2002:null", "null"))
+    editor = YAML()
+    editor.Representer = Representer
+    editor.preserve_quotes = True
+    editor.width = 110
+    return editor
+
+
+def _update(document: Any, changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(document.get(key), Mapping):
+            _update(document[key], value)
+        elif key not in document or document[key] != value:
+            document[key] = value
+
+
+def _shared(own: Mapping[str, Any], explicit: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of the explicit values whose keys a dataset has values of its own for."""
+    result: dict[str, Any] = {}
+    for key in own.keys() & explicit.keys():
+        nested = isinstance(own[key], Mapping) and isinstance(explicit[key], Mapping)
+        result[key] = _shared(own[key], explicit[key]) if nested else explicit[key]
+    return result
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"--params {path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"--params {path}: cannot be read ({error})") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"--params {path}: not YAML ({error})") from None
+    if data is not None and not isinstance(data, dict):
+        raise InputError(f"--params {path}: expected sections (a mapping), found {type(data).__name__}")
+    return data or {}
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    key, separator, value = text.partition("=")
+    if not separator or not all(key.split(".")):
+        raise InputError(f"--set {text}: expected section.key=value, for example train.steps=200")
+    try:
+        parsed: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text}: the value is not YAML ({error})") from None
+    if isinstance(parsed, str):
+        try:  # YAML 1.1 reads 1e-3 as a string
+            parsed = float(parsed)
+        except ValueError:
+            parsed = value.strip().strip("'\"")
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return parsed
+
+
+# Errors that teach ------------------------------------------------------------------------------------------
+
+
+def _explain(error: ValidationError, data: Mapping[str, Any], origin: str) -> str:
+    lines = [f"{origin}: {error.error_count()} wrong parameter(s)"]
+    for item in error.errors():
+        location = [str(p) for p in item["loc"]]
+        key = ".".join(location)
+        if item["type"] == "extra_forbidden":
+            allowed = _keys(location[:-1])
+            close = difflib.get_close_matches(location[-1], allowed, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            lines.append(f"  {key} = {item['input']!r}: unknown key.{hint} Allowed: {', '.join(allowed)}")
+        elif not location:
+            lines.append(f"  {item['msg'].removeprefix('Value error, ')}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            lines.append(
+                f"  {key} = {item['input']!r}: {message[0].lower()}{message[1:]}{_allowed(location)}"
+            )
+    return "\n".join(lines)
+
+
+def _section_at(location: Sequence[str]) -> type[BaseModel] | None:
+    current: type[BaseModel] | None = Params
+    for index, part in enumerate(location):
+        field = (
+            next((f for n, f in current.model_fields.items() if part in (n, f.alias)), None)
+            if current
+            else None
+        )
+        if field is None:
+            # inside datasets.<name>, the next part is a section's name again
+            return DatasetParams if index == 1 and location[0] == "datasets" else None
+        models = [a for a in _types(field.annotation) if isinstance(a, type) and issubclass(a, BaseModel)]
+        current = models[0] if models else None
+        if part == "datasets":
+            return DatasetParams if len(location) == 2 else None
+    return current
+
+
+def _types(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    if get_origin(annotation) is Annotated:
+        yield from _types(get_args(annotation)[0])
+    elif get_origin(annotation) in (Union, type(int | None)):
+        for argument in get_args(annotation):
+            yield from _types(argument)
+
+
+def _keys(location: Sequence[str]) -> list[str]:
+    section = _section_at(location)
+    return [] if section is None else [f.alias or n for n, f in section.model_fields.items()]
+
+
+def _allowed(location: Sequence[str]) -> str:
+    section = _section_at(location[:-1])
+    field = (
+        next((f for n, f in section.model_fields.items() if location[-1] in (n, f.alias)), None)
+        if section
+        else None
+    )
+    if field is None:
+        return ""
+    bounds = [
+        f"{symbol} {getattr(m, name)}"
+        for m in field.metadata
+        for name, symbol in (("ge", ">="), ("gt", ">"), ("le", "<="), ("lt", "<"))
+        if getattr(m, name, None) is not None
+    ]
+    choices = [repr(c) for a in _types(field.annotation) if get_origin(a) is Literal for c in get_args(a)]
+    text = " or ".join(filter(None, [", ".join(choices), " and ".join(bounds)]))
+    return f" (allowed: {text})" if text else ""
