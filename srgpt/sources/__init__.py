@@ -1,0 +1,47 @@
+"""Sources of scenes: where pictures and what is known about them come from, one module per source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from srgpt.errors import InputError
+from srgpt.params import IngestParams
+from srgpt.sources.base import Loaded, Source
+
+
+def _procedural(params: IngestParams, seed: int, dataset: str, url: str | None) -> Source:
+    from srgpt.sources.procedural import ProceduralSource
+
+    if url is not None:
+        raise InputError(
+            f"--in {url}: ingest.source is 'procedural', which makes its scenes itself. "
+            "Leave --in away, or set ingest.source (for example to omni3d)."
+        )
+    return ProceduralSource(params, seed, dataset)
+
+
+def _omni3d(params: IngestParams, seed: int, dataset: str, url: str | None) -> Source:
+    from srgpt.sources.omni3d import Omni3dSource
+
+    if url is None:
+        raise InputError(
+            "ingest.source is 'omni3d', which reads a folder: give it with --in FOLDER or --in s3://..."
+        )
+    return Omni3dSource(params, dataset, url)
+
+
+_OPENERS: dict[str, Callable[[IngestParams, int, str, str | None], Source]] = {
+    "procedural": _procedural,
+    "omni3d": _omni3d,
+}
+
+
+def open_source(params: IngestParams, seed: int, dataset: str, url: str | None) -> Source:
+    """Open the source that ``ingest.source`` names; ``url`` is where it lies (None for one that generates).
+
+    Raises :class:`InputError` where the source cannot be read or does not fit ``url``.
+    """
+    return _OPENERS[params.source](params, seed, dataset, url)
+
+
+__all__ = ["Loaded", "Source", "open_source"]

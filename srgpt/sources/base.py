@@ -1,0 +1,48 @@
+"""What every source offers to *ingest*."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from srgpt.records import Rejected, Scene
+
+
+@dataclass
+class Loaded:
+    """One shard's worth of a source: its scenes in order, and what was set aside."""
+
+    scenes: list[Scene] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+
+    def add(self, item: Scene | Rejected) -> None:
+        """Keep a scene, or set a rejected one aside."""
+        if isinstance(item, Scene):
+            self.scenes.append(item)
+        else:
+            self.rejected.append(item)
+
+
+class Work(Protocol):
+    """One shard's worth of work: small, picklable, and loaded in any process with the same result."""
+
+    def load(self) -> Loaded:
+        """Load or make the scenes."""
+        ...
+
+
+class Source(Protocol):
+    """A place that scenes come from."""
+
+    def shards(self) -> Sequence[Work]:
+        """Return the work in shards, in order."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the scenes are a function of (settings, hashes; no paths), for the manifest."""
+        ...
+
+    def statistics(self) -> dict[str, Any]:
+        """Return counts for the manifest: what was read, kept, dropped and why."""
+        ...

@@ -1,0 +1,1 @@
+"""The chain, one short module per stage: ingest, perceive, lift, ask, validate, train, evaluate, export."""
