@@ -1,0 +1,1 @@
+"""Curation: lifting, facts, questions, and the checks that a dataset must pass."""

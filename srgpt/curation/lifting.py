@@ -1,0 +1,141 @@
+"""Lifting: masked depth and a camera become clean object point clouds, boxes, and a 3D scene graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from srgpt.errors import InputError
+from srgpt.geometry.boxes import box_of_points, canonical_box, oriented_box_of_points
+from srgpt.geometry.camera import canonical_rotation, intrinsics_matrix, unproject_pixels
+from srgpt.geometry.pointcloud import largest_cluster, remove_outliers, thin, voxel_downsample
+from srgpt.params import LiftParams
+from srgpt.records import Node, Region, Rejected, Scene, SceneGraph
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _View:
+    """What every object of one picture is lifted with."""
+
+    depth: NDArray[np.float32] | None
+    intrinsics: tuple[float, float, float, float]
+    rotation: Floats
+
+    @property
+    def focal(self) -> float:
+        """Geometric mean of the focal lengths, pixels."""
+        return float(np.sqrt(self.intrinsics[0] * self.intrinsics[1]))
+
+
+def lift_scene(scene: Scene, params: LiftParams) -> SceneGraph | Rejected:
+    """Lift all regions of a scene; set the scene aside where its depth, camera or a mask cannot be read.
+
+    Raises :class:`InputError` where the scene lacks intrinsics or gravity, which *perceive* guarantees.
+    """
+    if scene.intrinsics is None or scene.gravity is None:
+        missing = "intrinsics" if scene.intrinsics is None else "gravity"
+        raise InputError(
+            f"scene {scene.scene_id} of {scene.dataset} has no {missing}; lift needs them. "
+            f"Run `srgpt perceive` first, with a perceive.{missing} setting that supplies them."
+        )
+    try:
+        intrinsics_matrix(scene.intrinsics)
+        rotation = canonical_rotation(scene.gravity)
+    except InputError as error:
+        return Rejected(scene.scene_id, "broken_camera", str(error))
+    depth = None
+    if scene.depth is not None:
+        try:
+            depth = scene.depth_metres()
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+            return Rejected(scene.scene_id, "broken_depth", f"not a readable PNG: {error}")
+        if depth.shape != (scene.height, scene.width):
+            expected = f"{scene.height} x {scene.width}"
+            return Rejected(scene.scene_id, "broken_depth", f"shape {depth.shape}, expected {expected}")
+    view = _View(depth, scene.intrinsics, rotation)
+    nodes = []
+    for region in scene.regions:
+        if region.rle is not None and list(region.rle["size"]) != [scene.height, scene.width]:
+            size = f"{region.rle['size']}, expected {[scene.height, scene.width]}"
+            return Rejected(scene.scene_id, "broken_mask", f"region {region.id}: mask size {size}")
+        try:
+            nodes.append(lift_region(region, view, params))
+        except InputError as error:
+            return Rejected(scene.scene_id, "broken_mask", f"region {region.id}: {error}")
+    return SceneGraph(scene.dataset, scene.scene_id, scene.width, scene.height, rotation, tuple(nodes))
+
+
+def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
+    """Lift one region. Where no box comes of it, ``dropped`` says why:
+
+    ``no_depth`` (none in the scene, or none under the mask), ``no_mask``, ``few_points``, ``few_kept_points``
+    (too few left after cleaning), ``tiny_box``. ``truth`` is made from the cuboid in any case.
+    """
+    truth = None if region.cuboid is None else canonical_box(region.cuboid, view.rotation)
+
+    def node(dropped: str | None = None, **found: Any) -> Node:
+        return Node(
+            region.id,
+            region.category,
+            region.label,
+            region.bbox,
+            region.rle,
+            truth=truth,
+            dropped=dropped,
+            visibility=region.visibility,
+            truncation=region.truncation,
+            **found,
+        )
+
+    if view.depth is None:
+        return node("no_depth")
+    if region.rle is None:
+        return node("no_mask")
+    v, u = np.nonzero(region.mask())
+    if len(v) == 0:
+        return node("no_mask")
+    z = view.depth[v, u]
+    read = z > 0
+    count = int(np.count_nonzero(read))
+    quality: dict[str, Any] = {"mask_points": count, "depth_coverage": count / len(v)}
+    if count == 0:
+        return node("no_depth", **quality)
+    if count < params.min_mask_points:
+        return node("few_points", **quality)
+    u, v, z = u[read], v[read], z[read]
+    chosen = thin(count, params.max_points)
+    points = unproject_pixels(u[chosen], v[chosen], z[chosen], view.intrinsics) @ view.rotation.T
+    spacing = float(np.median(z)) / view.focal * np.sqrt(count / len(chosen))
+    kept, share = clean(points, spacing, params)
+    quality |= {"kept_points": len(kept), "cluster_share": share}
+    if len(kept) < params.min_kept_points:
+        return node("few_kept_points", **quality)
+    box = box_of_points(kept)
+    if float(np.prod(box.size)) < params.min_volume:
+        return node("tiny_box", **quality)
+    return node(perceived=box, oriented=oriented_box_of_points(kept), **quality)
+
+
+def clean(points: Floats, spacing: float, params: LiftParams) -> tuple[Floats, float]:
+    """Clean one object's points (N, 3): outliers go, voxels even out density, the largest cluster stays.
+
+    ``spacing`` is the distance in metres between the points of neighbouring pixels on a surface that faces
+    the camera. Returns the kept points (M, 3), all those in the cluster's voxels (their centroids alone would
+    give boxes one voxel too small), and the cluster's share of the voxels. As in SpatialRGPT, everything is
+    kept, with share 0, where there is no cluster. The DBSCAN radius grows with voxel edge and spacing: with a
+    fixed one, all that is large or far away would count as noise.
+    """
+    scale = 3.0 * float(np.linalg.norm(points.std(axis=0)))
+    edge = max(params.voxel_min, params.voxel_share * scale)
+    eps = max(params.cluster_eps, params.cluster_spacing * max(edge, spacing))
+    inliers = points[remove_outliers(points, params.outlier_neighbours, params.outlier_std_ratio)]
+    voxels, voxel = voxel_downsample(inliers, edge)
+    cluster = largest_cluster(voxels, eps, params.cluster_min_points)
+    if not cluster.any():
+        return inliers, 0.0
+    return inliers[cluster[voxel]], float(cluster.mean())

@@ -1,0 +1,245 @@
+"""Questions: which facts of a scene are asked, of which objects, in which words.
+
+Choices are made in an order that keeps answers fair: first what is asked (the half, the group, the
+category), then what the answer shall be, then the pair, and last who is mentioned first, so that the answer
+comes out as wanted. Every relation turns around when its objects are swapped, so any pair that is no tie
+gives either answer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib import resources
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import yaml
+
+from srgpt.curation.facts import PAIRED, SINGLE, fact, is_tie, unit_of
+from srgpt.geometry.language import read_value
+from srgpt.geometry.units import format_clock, format_length
+from srgpt.params import AskParams
+from srgpt.records import (
+    QUALITATIVE,
+    QUANTITATIVE,
+    AskedRegion,
+    Box,
+    Conversation,
+    Node,
+    Rejected,
+    SceneGraph,
+    Turn,
+)
+from srgpt.storage import digest
+
+_GROUPS: dict[str, tuple[str, ...]] = {**QUALITATIVE, **QUANTITATIVE}
+
+
+@dataclass(frozen=True)
+class _Object:
+    """A node that can be asked about, with the box that its facts come from."""
+
+    node: Node
+    box: Box
+
+
+_Pair = tuple[_Object, _Object | None]
+
+
+@dataclass
+class Balance:
+    """Positive and negative answers so far, by category: the rarer one is wanted next.
+
+    Fair coins would leave a category outside 45 to 55 % too often at some hundred questions; this keeps it
+    even, whatever the size of the dataset. One balance serves one shard, in the order of its rows.
+    """
+
+    counts: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+
+    def wanted(self, category: str, rng: np.random.Generator) -> bool:
+        """Return the answer that the next question shall have; a coin decides between equals."""
+        coin = bool(rng.integers(2))
+        negative, positive = self.counts[category]
+        return coin if negative == positive else positive < negative
+
+    def add(self, category: str, answer: bool) -> None:
+        """Count an answer."""
+        self.counts[category][int(answer)] += 1
+
+
+def seeded(seed: int, *purpose: str) -> np.random.Generator:
+    """Return a generator that depends on the seed and the purpose alone, the same in every process."""
+    return np.random.default_rng(int(digest([seed, *purpose])[:32], 16))
+
+
+@lru_cache(maxsize=1)
+def templates() -> dict[str, dict[str, list[str]]]:
+    """Return the phrasings of questions and answers by category, as ``templates.yaml`` has them."""
+    text = (resources.files("srgpt.curation") / "templates.yaml").read_text(encoding="utf-8")
+    data: dict[str, dict[str, list[str]]] = yaml.safe_load(text)
+    return data
+
+
+def answer_value(turn: Turn) -> float | None:
+    """Read the value that a turn's answer text states, in the turn's unit; None where it states none."""
+    return read_value(turn.answer, turn.category)
+
+
+def ask_scene(
+    graph: SceneGraph, params: AskParams, seed: int, balance: Balance | None = None
+) -> list[Conversation] | Rejected:
+    """Ask about one scene: ``params.conversations`` conversations, or the scene set aside with the reason.
+
+    Reasons: ``no_objects``, ``no_truth`` or ``no_perceived`` (no object has the box that ``params.truth``
+    names), ``nothing_to_ask`` (every fact is a tie).
+    """
+    objects = list(_usable(graph, params))
+    if not objects:
+        lacking = "no_truth" if params.truth == "cuboids" else "no_perceived"
+        reason = lacking if graph.nodes else "no_objects"
+        return Rejected(graph.scene_id, reason, f"ask.truth is {params.truth}; {len(graph.nodes)} objects")
+    balance = balance if balance is not None else Balance()
+    found = []
+    for index in range(params.conversations):
+        rng = seeded(seed, graph.dataset, graph.scene_id, "ask", str(index))
+        turns = _turns(objects, params, rng, balance)
+        if not turns:
+            return Rejected(graph.scene_id, "nothing_to_ask", f"{len(objects)} objects, every fact a tie")
+        found.append(_conversation(graph, index, turns, params))
+    return found
+
+
+def _usable(graph: SceneGraph, params: AskParams) -> Iterator[_Object]:
+    for node in graph.nodes:
+        box = node.truth if params.truth == "cuboids" else node.perceived
+        if box is not None:
+            yield _Object(node, box)
+
+
+def _conversation(graph: SceneGraph, index: int, turns: Sequence[Turn], params: AskParams) -> Conversation:
+    asked = {region for turn in turns for region in turn.regions}
+    return Conversation(
+        graph.dataset,
+        graph.scene_id,
+        f"{graph.scene_id}-{index}",
+        params.truth,
+        graph.width,
+        graph.height,
+        tuple(AskedRegion(n.id, n.category, n.rle, n.bbox) for n in graph.nodes if n.id in asked),
+        tuple(turns),
+    )
+
+
+# What is asked --------------------------------------------------------------------------------------------
+
+
+def _turns(
+    objects: Sequence[_Object], params: AskParams, rng: np.random.Generator, balance: Balance
+) -> list[Turn]:
+    """Choose up to ``params.turns`` questions: two halves by their share, each evenly over its groups.
+
+    A half that runs out of questions leaves its places to the other, unless the other's share is 0. A pair
+    is asked about once per group, so that no question repeats or turns around another.
+    """
+    share = params.quantitative_share
+    quantitative = int(share * params.turns + rng.random())
+    halves = (
+        (_questions(objects, QUANTITATIVE, params, rng), quantitative, share),
+        (_questions(objects, QUALITATIVE, params, rng), params.turns - quantitative, 1 - share),
+    )
+    chosen: list[tuple[str, _Pair]] = []
+    for questions, quota, _ in halves:
+        chosen += _take(questions, quota)
+    for questions, _, allowed in halves:
+        if allowed > 0:
+            chosen += _take(questions, params.turns - len(chosen))
+    turns = [_turn(category, pair, rng, balance) for category, pair in chosen]
+    return [turns[i] for i in rng.permutation(len(turns))]
+
+
+def _take(questions: Iterator[tuple[str, _Pair]], count: int) -> list[tuple[str, _Pair]]:
+    """Take at most ``count`` items; unlike ``islice`` of a drained half, never one too many."""
+    return [item for _, item in zip(range(count), questions, strict=False)]
+
+
+def _questions(
+    objects: Sequence[_Object],
+    groups: Mapping[str, tuple[str, ...]],
+    params: AskParams,
+    rng: np.random.Generator,
+) -> Iterator[tuple[str, _Pair]]:
+    """Yield (category, objects) that are no ties, round and round the groups until all are empty."""
+    names = list(groups)
+    open_groups = {names[i]: _pairs(objects, names[i], params, rng) for i in rng.permutation(len(names))}
+    while open_groups:
+        for group in list(open_groups):
+            pair = next(open_groups[group], None)
+            if pair is None:
+                del open_groups[group]
+                continue
+            categories = groups[group]
+            yield categories[int(rng.integers(len(categories)))], pair
+
+
+def _pairs(
+    objects: Sequence[_Object], group: str, params: AskParams, rng: np.random.Generator
+) -> Iterator[_Pair]:
+    """Yield the pairs (single objects, where the group is about one) that are no ties, in random order."""
+    category = _GROUPS[group][0]  # all categories of a group share their ties
+    pairs: list[_Pair]
+    if category in SINGLE:
+        pairs = [(a, None) for a in objects]
+    else:
+        pairs = list(combinations(objects, 2))
+    for i in rng.permutation(len(pairs)):
+        a, b = pairs[i]
+        if not is_tie(category, a.box, b.box if b else None, params):
+            yield a, b
+
+
+# In which words -------------------------------------------------------------------------------------------
+
+
+def _turn(category: str, pair: _Pair, rng: np.random.Generator, balance: Balance) -> Turn:
+    a, b = pair
+    if category in SINGLE:
+        return _phrase(category, (a,), fact(category, a.box), rng)
+    assert b is not None
+    if category in PAIRED:
+        if rng.integers(2):
+            a, b = b, a
+        return _phrase(category, (a, b), fact(category, a.box, b.box), rng)
+    wanted = balance.wanted(category, rng)
+    balance.add(category, wanted)
+    if bool(fact(category, a.box, b.box)) != wanted:
+        a, b = b, a
+    return _phrase(category, (a, b), float(wanted), rng)
+
+
+def _phrase(category: str, objects: tuple[_Object, ...], value: float, rng: np.random.Generator) -> Turn:
+    """Put a question and its answer into words drawn from the templates."""
+    words = templates()[category]
+    asked = {name: f"<region{i}>" for i, name in zip(range(len(objects)), "AB", strict=False)}
+    said: dict[str, Any] = {name: f"Region [{i}]" for i, name in zip(range(len(objects)), "AB", strict=False)}
+    unit = unit_of(category)
+    kind = "answers"
+    if unit == "truth":
+        kind = "positive" if value else "negative"
+    else:
+        said["X"] = format_clock(int(value)) if unit == "clock_hours" else format_length(value, rng)
+    return Turn(
+        _draw(words["questions"], rng).format(**asked),
+        _draw(words[kind], rng).format(**said),
+        category,
+        tuple(o.node.id for o in objects),
+        value,
+        unit,
+    )
+
+
+def _draw(options: Sequence[str], rng: np.random.Generator) -> str:
+    return options[int(rng.integers(len(options)))]
