@@ -1,0 +1,231 @@
+"""SrgptProcessor: from pictures and questions to the model's inputs, and from its output to answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from srgpt.errors import InputError
+from srgpt.model.pixels import DepthEncoding, Picture, box_mask, make_picture, normalise
+from srgpt.model.prompts import DEPTH, IMAGE, MASK, Inputs, PromptTemplate, region_mentions
+from srgpt.model.tokenizer import token_id
+from srgpt.records import Conversation, Scene, decode_rle
+
+FILE = "processor_config.json"
+_SENTINEL = "\x00"
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question about a picture: ``<regionK>`` in ``text`` is the region with id ``regions[K]``.
+
+    The picture may be missing where the model is asked blind.
+    """
+
+    text: str
+    regions: tuple[int, ...] = ()
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True)
+class Mentions:
+    """Which images and regions the placeholders of some rows stand for, in the rows' order."""
+
+    images: list[int]
+    masks: list[int]
+    depths: list[int]
+
+
+class SrgptProcessor:
+    """Holds the tokenizer and how pixels are prepared; saved beside the model.
+
+    ``template`` has the fixed text around a question. A batch for ``generate`` comes from :meth:`batch`,
+    answers from :meth:`answers`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        image_size: int,
+        image_tokens: int,
+        depth_encoding: DepthEncoding = "relative",
+        template: PromptTemplate | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.image_size = image_size
+        self.depth_encoding: DepthEncoding = depth_encoding
+        self.template = template or cut_template(tokenizer, image_tokens)
+        self.image_id, self.mask_id, self.depth_id = (token_id(tokenizer, t) for t in (IMAGE, MASK, DEPTH))
+        self._reserved = tuple(sorted({str(t) for t in tokenizer.all_special_tokens} | {IMAGE, MASK, DEPTH}))
+        self._prefixes: dict[Inputs, list[int]] = {
+            inputs: self._tokenise(self.template.prefix(inputs)) for inputs in ("rgbd", "rgb", "blind")
+        }
+
+    # Saving and loading -------------------------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer's files and ``processor_config.json``."""
+        self.tokenizer.save_pretrained(str(folder))
+        config = {
+            "processor_class": type(self).__name__,
+            "image_size": self.image_size,
+            "depth_encoding": self.depth_encoding,
+            "template": asdict(self.template),
+            "token_ids": {"image": self.image_id, "mask": self.mask_id, "depth": self.depth_id},
+            "bos_token_id": self.tokenizer.bos_token_id,
+            "eos_token_id": self.tokenizer.eos_token_id,
+            "pad_token_id": self.tokenizer.pad_token_id,
+            "reserved": list(self._reserved),
+        }
+        (Path(folder) / FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> SrgptProcessor:
+        """Read what :meth:`save_pretrained` wrote."""
+        path = Path(folder) / FILE
+        try:
+            config = json.loads(path.read_text())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); model folders have it") from None
+        template = PromptTemplate(**config["template"])
+        return cls(
+            PreTrainedTokenizerFast.from_pretrained(str(folder)),
+            image_size=config["image_size"],
+            image_tokens=template.image_tokens,
+            depth_encoding=config["depth_encoding"],
+            template=template,
+        )
+
+    # Pixels -------------------------------------------------------------------------------------------------
+
+    def picture(
+        self,
+        rgb: NDArray[np.uint8],
+        depth: NDArray[np.floating[Any]] | None,
+        masks: dict[int, NDArray[np.bool_]],
+    ) -> Picture:
+        """Prepare an image (H, W, 3), depth (H, W) in metres or None, and masks (H, W) by region id."""
+        return make_picture(rgb, depth, masks, size=self.image_size, encoding=self.depth_encoding)
+
+    def picture_of(self, scene: Scene, conversation: Conversation) -> Picture:
+        """Prepare the picture that a conversation asks about; a region without a mask is its box."""
+        masks = {
+            r.id: box_mask(r.bbox, scene.width, scene.height) if r.rle is None else decode_rle(r.rle)
+            for r in conversation.regions
+        }
+        return self.picture(scene.rgb(), None if scene.depth is None else scene.depth_metres(), masks)
+
+    def pixel_inputs(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
+        """Stack pictures: ``pixel_values`` and ``depth_values`` (I, 3, S, S), ``region_masks`` (R, S, S) in
+        0..1.
+
+        A picture without depth gets a black depth image, which no ``<depth>`` token shows.
+        """
+        dark = np.zeros((self.image_size, self.image_size), np.uint8)
+        counts = [len(p.region_ids) for p in pictures]
+        return {
+            "pixel_values": torch.from_numpy(normalise(np.stack([p.rgb for p in pictures]))),
+            "depth_values": torch.from_numpy(
+                normalise(np.stack([dark if p.depth is None else p.depth for p in pictures]))
+            ),
+            "region_masks": torch.from_numpy(np.concatenate([p.masks for p in pictures])).float() / 255,
+            "region_images": torch.repeat_interleave(torch.arange(len(pictures)), torch.tensor(counts)),
+        }
+
+    # Text ---------------------------------------------------------------------------------------------------
+
+    def prefix_ids(self, inputs: Inputs) -> list[int]:
+        """Return the token ids before the question."""
+        return self._prefixes[inputs]
+
+    def turn_ids(self, question: str, regions: int, inputs: Inputs) -> list[int]:
+        """Return the token ids of a question with ``regions`` regions, up to where its answer begins."""
+        return self._tokenise(self.template.turn(question, regions, inputs, self._reserved))
+
+    def answer_ids(self, answer: str) -> list[int]:
+        """Return the token ids of an answer, with its end token."""
+        return [*self._tokenise(answer), self.tokenizer.eos_token_id]
+
+    def batch(self, questions: Sequence[Question], inputs: Inputs = "rgbd") -> BatchFeature:
+        """Return left-padded inputs for ``generate``; every picture is encoded once for all its questions."""
+        rows = [[*self.prefix_ids(inputs), *self.turn_ids(q.text, len(q.regions), inputs)] for q in questions]
+        length = max(len(r) for r in rows)
+        pad = self.tokenizer.pad_token_id
+        ids = torch.tensor([[pad] * (length - len(r)) + r for r in rows])
+        mask = torch.tensor([[0] * (length - len(r)) + [1] * len(r) for r in rows])
+        data = {"input_ids": ids, "attention_mask": mask}
+        if inputs != "blind":
+            pictures = list({id(q.picture): q.picture for q in questions}.values())
+            data |= self.pixel_inputs([_needed(p) for p in pictures])
+            data |= index_inputs(self.mentions(questions, inputs))
+            if inputs == "rgb":
+                del data["depth_values"]
+        return BatchFeature(data)
+
+    def mentions(self, questions: Sequence[Question], inputs: Inputs) -> Mentions:
+        """Return what the placeholders of the questions' rows stand for, images numbered as first seen."""
+        result = Mentions([], [], [])
+        numbers: dict[int, int] = {}
+        offsets: dict[int, dict[int, int]] = {}
+        total = 0
+        for question in questions:
+            picture = _needed(question.picture)
+            if id(picture) not in numbers:
+                numbers[id(picture)] = len(numbers)
+                offsets[id(picture)] = {region: total + k for k, region in enumerate(picture.region_ids)}
+                total += len(picture.region_ids)
+            result.images.append(numbers[id(picture)])
+            chosen = mention_indices(question.text, question.regions, offsets[id(picture)])
+            result.masks.extend(chosen)
+            if inputs == "rgbd":
+                result.depths.extend(chosen)
+        return result
+
+    def answers(self, generated: torch.Tensor, prompt_length: int) -> list[str]:
+        """Turn the output of ``generate`` into answers: what follows the prompt, up to the end token."""
+        texts = self.tokenizer.batch_decode(generated[:, prompt_length:], skip_special_tokens=True)
+        return [t.strip() for t in texts]
+
+    def _tokenise(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def mention_indices(text: str, regions: Sequence[int], index_of: dict[int, int]) -> list[int]:
+    """Return the index of the region behind every mention in a question, by each region's index."""
+    missing = [r for r in regions if r not in index_of]
+    if missing:
+        raise InputError(f"question {text!r}: region(s) {missing} are not among {list(index_of)}")
+    return [index_of[regions[k]] for k in region_mentions(text)]
+
+
+def index_inputs(mentions: Mentions) -> dict[str, torch.Tensor]:
+    """Return the model's index inputs."""
+    lists = {"image_index": mentions.images, "mask_index": mentions.masks, "depth_index": mentions.depths}
+    return {name: torch.tensor(values, dtype=torch.long) for name, values in lists.items()}
+
+
+def cut_template(tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> PromptTemplate:
+    """Cut a tokenizer's chat template, rendered once with a sentinel, into its parts around the question."""
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": f"{IMAGE}\n{_SENTINEL}"}], tokenize=False, add_generation_prompt=True
+    )
+    head, image, rest = str(text).partition(IMAGE)
+    suffix, question, tail = rest.partition(_SENTINEL)
+    if not image or not question:
+        raise InputError("the tokenizer's chat template does not pass a user's message through unchanged")
+    return PromptTemplate(head, suffix, tail, image_tokens)
+
+
+def _needed(picture: Picture | None) -> Picture:
+    if picture is None:
+        raise InputError("a question without a picture can be asked blind only")
+    return picture
