@@ -1,0 +1,65 @@
+"""The recipe: what is trained, in which groups, at which learning rate; DeepSpeed's configuration."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from srgpt.params import TrainParams
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Return the optimizer's groups: matrices with weight decay, norms, biases and embeddings without.
+
+    Parameters that do not require a gradient (fixed positions) are in none.
+    """
+    embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
+            (decayed if matrix else plain).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]
+
+
+def learning_rate(step: int, params: TrainParams) -> float:
+    """Return the learning rate of optimizer step ``step`` (from 0): linear warm-up, then a cosine to zero."""
+    warmup = max(1, round(params.warmup_share * params.steps))
+    if step < warmup:
+        return params.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, params.steps - warmup)
+    return params.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def precision(params: TrainParams) -> torch.dtype:
+    """Return the dtype to train in: ``auto`` is bfloat16 on a GPU, float32 on a CPU."""
+    if params.dtype == "auto":
+        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+    return torch.float32 if params.dtype == "float32" else torch.bfloat16
+
+
+def deepspeed_config(params: TrainParams) -> dict[str, Any]:
+    """Return DeepSpeed's configuration; nothing in it needs a compiler."""
+    return {
+        "train_micro_batch_size_per_gpu": params.batch_images,
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": params.gradient_clipping,
+        "zero_optimization": {"stage": params.zero_stage},
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": params.learning_rate,
+                "betas": list(params.betas),
+                "weight_decay": params.weight_decay,
+                "torch_adam": True,
+            },
+        },
+        "bf16": {"enabled": precision(params) == torch.bfloat16},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }

@@ -1,0 +1,156 @@
+"""What one rank does: build the model and the data, train, write the result."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from srgpt.dataset.collator import Collator
+from srgpt.dataset.packing import Packer
+from srgpt.dataset.reading import ConversationDataset, conversation_texts
+from srgpt.dataset.sampler import PermutationSampler
+from srgpt.model.build import build_model, build_processor
+from srgpt.model.modeling import SrgptForConditionalGeneration
+from srgpt.model.processing import SrgptProcessor
+from srgpt.model.tokenizer import load_tokenizer, train_tokenizer
+from srgpt.params import Params, TrainParams
+from srgpt.progress import progress_bar
+from srgpt.storage import write_json
+from srgpt.tracking import Lineage, Run, connect
+from srgpt.training.initialise import initialise
+from srgpt.training.loop import Batch, Outcome, start_engine, train
+from srgpt.training.metrics import Reporter
+from srgpt.training.recipe import precision
+
+CHECKPOINTS = "checkpoints"
+TOKENIZER_TEXTS = 400_000
+"""A tokenizer is trained on at most so many questions and answers."""
+
+INITIAL_IMAGES = 16
+"""Pictures from which a new model's connectors are scaled."""
+
+
+def make_tokenizer(params: TrainParams, source: str) -> PreTrainedTokenizerBase:
+    """Return the language model's tokenizer, or one trained on the conversations at ``source``."""
+    if params.model.text.pretrained is not None:
+        return load_tokenizer(params.model.text.pretrained)
+    texts = itertools.islice(conversation_texts(source), TOKENIZER_TEXTS)
+    return train_tokenizer(texts, params.model.text.vocab_size)
+
+
+class Session:
+    """One rank's model, data and reporting."""
+
+    def __init__(
+        self, params: Params, source: str, scenes: str, folder: Path, run_id: str, rank: int, world: int
+    ) -> None:
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+        self.params, self.recipe, self.folder = params, params.train, folder
+        self.run_id, self.rank, self.world = run_id, rank, world
+        tokenizer = make_tokenizer(self.recipe, source)
+        self.processor: SrgptProcessor = build_processor(self.recipe.model, tokenizer)
+        self.dataset = ConversationDataset(source, scenes, self.processor)
+        self.model: SrgptForConditionalGeneration = build_model(self.recipe.model, tokenizer, params.seed)
+        if self.recipe.model.vision.pretrained is None and self.recipe.model.text.pretrained is None:
+            initialise(self.model, self._first_batch(), params.seed)
+        self.sampler = PermutationSampler(
+            self.dataset.shard_rows,
+            batch=self.recipe.batch_images,
+            seed=params.seed,
+            fingerprint=self.dataset.fingerprint,
+            rank=rank,
+            world=world,
+        )
+
+    def run(self) -> None:
+        """Train, then write the model."""
+        engine = start_engine(self.model, self.recipe)
+        reporter = Reporter(self._log(), self.recipe.log_steps)
+        with self._progress() as advance:
+            outcome = train(
+                engine,
+                self.batches,
+                self.sampler,
+                self.recipe,
+                checkpoints=self.folder / CHECKPOINTS,
+                reporter=reporter,
+                advance=advance,
+            )
+        self._save(engine, outcome)
+
+    def _collator(self, rgb_share: float, blind_share: float) -> Collator:
+        packer = Packer(
+            self.processor, key_weight=self.recipe.key_weight, max_length=self.recipe.model.text.max_length
+        )
+        return Collator(packer, seed=self.params.seed, rgb_share=rgb_share, blind_share=blind_share)
+
+    def _first_batch(self) -> Batch:
+        """Return the dataset's first pictures, complete: the same on every rank."""
+        rows = range(min(INITIAL_IMAGES, self.dataset.shard_rows[0]))
+        return self._collator(0.0, 0.0)([self.dataset[(0, row)] for row in rows])
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield this rank's batches from where the sampler stands, without end."""
+        collator = self._collator(self.recipe.rgb_share, self.recipe.blind_share)
+        workers = self.recipe.data_workers
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset,  # type: ignore[arg-type]
+            batch_sampler=self.sampler,  # type: ignore[arg-type]
+            collate_fn=collator,
+            num_workers=workers,
+            # fsspec's event loop does not survive a fork
+            multiprocessing_context="forkserver" if workers else None,
+            persistent_workers=bool(workers),
+        )
+        yield from loader
+
+    def _log(self) -> Callable[[Mapping[str, float], int], None]:
+        if self.rank != 0:
+            return lambda values, step: None
+        run = Run(connect(self.params.tracking), self.run_id, "")
+        return lambda values, step: run.log_metrics(values, step)
+
+    def _progress(self) -> contextlib.AbstractContextManager[Callable[..., None]]:
+        if self.rank != 0:
+            return contextlib.nullcontext(lambda steps=1, note="": None)
+        return progress_bar("train", total=self.recipe.steps, unit="steps")
+
+    def _save(self, engine: Any, outcome: Outcome) -> None:
+        """Gather the weights, which ZeRO-3 spreads over the ranks, and write the model folder from rank 0."""
+        import deepspeed
+
+        parameters = list(self.model.parameters())
+        with deepspeed.zero.GatheredParameters(parameters, enabled=self.recipe.zero_stage == 3):
+            if self.rank != 0:
+                return
+            weights = {k: v.detach().float().cpu().contiguous() for k, v in self.model.state_dict().items()}
+            count = sum(p.numel() for p in parameters)
+        dtype = precision(self.recipe)
+        self.model.config.dtype = dtype
+        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
+        self.model.save_pretrained(self.folder, state_dict=weights)
+        self.processor.save_pretrained(self.folder)
+        data = {self.recipe.dataset: self.dataset.fingerprint}
+        lineage = Lineage.of(self.params, data, self.run_id)
+        write_json(str(self.folder / "lineage.json"), vars(lineage))
+        write_json(str(self.folder / "training.json"), self._summary(outcome, count))
+
+    def _summary(self, outcome: Outcome, parameters: int) -> dict[str, Any]:
+        return {
+            "steps": outcome.steps,
+            "final_loss": outcome.loss,
+            "seconds": round(outcome.seconds, 3),
+            "resumed_at": outcome.resumed_at,
+            "parameters": parameters,
+            "dataset_fingerprint": self.dataset.fingerprint,
+            "samples_seen": self.sampler.state.consumed,
+            "ranks": self.world,
+        }

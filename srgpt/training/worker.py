@@ -1,0 +1,95 @@
+"""One rank of a training job: ``python -m srgpt.training.worker JOB.json``.
+
+The process group, the accelerator and the threads belong to this process alone and end with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from srgpt.errors import InputError, SrgptError
+from srgpt.params import build
+
+ERROR_MARK = "srgpt-error: "
+"""Starts the line on which a rank leaves its error message."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the ranks need to know. ``folder`` is where checkpoints and the finished model go."""
+
+    params: dict[str, Any]
+    source: str
+    scenes: str
+    folder: str
+    run_id: str
+
+    def write(self, path: Path) -> None:
+        """Write the job for the ranks to read."""
+        path.write_text(json.dumps(asdict(self), indent=2, sort_keys=True))
+
+    @classmethod
+    def read(cls, path: Path) -> Job:
+        """Read what :meth:`write` wrote."""
+        return cls(**json.loads(path.read_text()))
+
+
+def main(path: str) -> None:
+    """Run this rank to its end; errors leave a message for the launcher, not a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        run(Job.read(Path(path)))
+    except InputError as error:
+        _leave(error, 2)
+    except SrgptError as error:
+        _leave(error, 1)
+
+
+def run(job: Job) -> None:
+    """Train as one rank and, as rank 0, write the model."""
+    params = build(job.params)
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    with _process_group(world):
+        from srgpt.training.session import Session
+
+        Session(params, job.source, job.scenes, Path(job.folder), job.run_id, rank, world).run()
+
+
+@contextlib.contextmanager
+def _process_group(world: int) -> Iterator[None]:
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["DS_ACCELERATOR"] = "cpu"
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+    import deepspeed
+    import torch.distributed as dist
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # On a CPU DeepSpeed would compile a shared-memory collective for a minute before the first step; gloo does.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="nccl" if torch.cuda.is_available() else "gloo", verbose=False)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def _leave(error: SrgptError, code: int) -> None:
+    """End with a message that the launcher shows."""
+    sys.stderr.write(f"{ERROR_MARK}{json.dumps(str(error))}\n")
+    sys.stderr.flush()
+    # the other ranks may be waiting for this one: leave at once, the launcher ends them
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

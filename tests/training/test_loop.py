@@ -1,0 +1,184 @@
+"""Training end to end at tiny sizes: stages of ZeRO, ranks, resumption, what is written and logged."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from srgpt.errors import InputError, SrgptError
+from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
+from srgpt.stages.train import run
+from srgpt.storage import work_url
+from srgpt.tracking import connect
+from tests.training.data import tiny_params, write_dataset
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("data"))
+
+
+def train(folder, source, name="model", **section):
+    params = tiny_params(folder, **section)
+    return run(params, source=source, out=str(folder / name))
+
+
+def losses(folder, params, run_id):
+    history = connect(params.tracking).get_metric_history(run_id, "train/loss")
+    return {m.step: m.value for m in history}
+
+
+def same_weights(one: Path, two: Path, tolerance: float = 0.0) -> bool:
+    first, second = (load_file(p / "model.safetensors") for p in (one, two))
+    assert first.keys() == second.keys()
+    return all((first[k] - second[k]).abs().max() <= tolerance for k in first)
+
+
+def test_a_model_folder_with_its_lineage(tmp_path, source):
+    summary = train(tmp_path, source)
+    model = tmp_path / "model"
+    assert not Path(work_url(str(model))).exists()
+    names = {p.name for p in model.iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "processor_config.json"} <= names
+    assert {"lineage.json", "training.json"} <= names
+    assert not {"checkpoints", "job.json", "state.json"} & names
+    assert json.loads((model / "training.json").read_text()) == summary
+    assert (summary["steps"], summary["samples_seen"], summary["resumed_at"]) == (6, 24, 0)
+    lineage = json.loads((model / "lineage.json").read_text())
+    assert set(lineage) == {"commit", "profile", "params_hash", "data", "run_id"}
+    assert lineage["data"] == {"train": summary["dataset_fingerprint"]}
+    SrgptForConditionalGeneration.from_pretrained(model)
+    SrgptProcessor.from_pretrained(model)
+
+    params = tiny_params(tmp_path)
+    logged = connect(params.tracking).get_run(lineage["run_id"])
+    assert logged.info.status == "FINISHED"
+    assert logged.data.tags["srgpt.stage"] == "train"
+    assert logged.data.params["train.steps"] == "6"
+    assert sorted(losses(tmp_path, params, lineage["run_id"])) == [2, 4, 6]
+    for name in ("learning_rate", "gradient_norm", "tokens_per_second", "samples_per_second"):
+        assert f"train/{name}" in logged.data.metrics
+    assert logged.data.metrics["train/gradient_norm"] > 0
+
+
+def test_the_same_parameters_give_the_same_model(tmp_path, source):
+    one, two = train(tmp_path, source, "one", steps=3), train(tmp_path, source, "two", steps=3)
+    assert one["final_loss"] == two["final_loss"]
+    assert same_weights(tmp_path / "one", tmp_path / "two")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_zero_stages_agree(tmp_path, source, stage):
+    plain = train(tmp_path, source, "plain")
+    sharded = train(tmp_path, source, "sharded", zero_stage=stage)
+    assert sharded["final_loss"] == pytest.approx(plain["final_loss"], rel=1e-4)
+    assert same_weights(tmp_path / "plain", tmp_path / "sharded", 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 3])
+def test_two_ranks_equal_one_on_the_same_global_batch(tmp_path, source, stage):
+    """Some ranks' batches are blind or without depth: sharded training must not wait for them."""
+    one = train(tmp_path, source, "one", batch_images=4, blind_share=0.4)
+    two = train(tmp_path, source, "two", batch_images=2, blind_share=0.4, ranks=2, zero_stage=stage)
+    assert two["ranks"] == 2
+    assert two["final_loss"] == pytest.approx(one["final_loss"], abs=1e-4)
+    assert same_weights(tmp_path / "one", tmp_path / "two", 1e-3)
+
+
+KILLED = """
+import sys
+from tests.training.data import tiny_params
+from srgpt.stages.train import run
+from pathlib import Path
+folder = Path(sys.argv[1])
+run(tiny_params(folder, steps=40), source=sys.argv[2], out=str(folder / "model"))
+"""
+
+
+@pytest.mark.slow
+def test_killed_and_started_again_ends_with_the_same_loss(tmp_path, source, root):
+    whole = train(tmp_path, source, "whole", steps=40)
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path), source], env=env, start_new_session=True
+    )
+    pointer = Path(work_url(str(tmp_path / "model"))) / "checkpoints" / "latest.json"
+    deadline = time.monotonic() + 200
+    while not pointer.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    state = json.loads((pointer.parent.parent / "state.json").read_text())
+    _wait_for_ranks_to_end(pointer.parent.parent)
+    resumed = train(tmp_path, source, "model", steps=40)
+    assert 0 < resumed["resumed_at"] < 40
+    assert resumed["final_loss"] == whole["final_loss"]
+    assert same_weights(tmp_path / "whole", tmp_path / "model")
+    assert json.loads((tmp_path / "model" / "lineage.json").read_text())["run_id"] == state["run_id"]
+
+
+def _wait_for_ranks_to_end(work: Path) -> None:
+    """The ranks are in a group of their own, which a guard ends when their starter is killed."""
+    job = str(work / "job.json").encode()
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        commands = [p / "cmdline" for p in Path("/proc").iterdir() if p.name.isdigit()]
+        if not any(_reads(c, job) for c in commands):
+            return
+        time.sleep(0.1)
+    raise AssertionError("ranks outlive their killed starter")
+
+
+def _reads(command: Path, job: bytes) -> bool:
+    try:
+        text = command.read_bytes()
+    except OSError:
+        return False
+    return job in text and b"srgpt.training.worker" in text
+
+
+def test_other_parameters_do_not_resume(tmp_path, source):
+    work = Path(work_url(str(tmp_path / "model")))
+    (work / "checkpoints").mkdir(parents=True)
+    (work / "checkpoints" / "latest.json").write_text("{}")
+    (work / "state.json").write_text('{"identity": "other", "run_id": "x"}')
+    assert train(tmp_path, source, steps=2)["resumed_at"] == 0
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_by_name(tmp_path, source):
+    with pytest.raises(SrgptError, match="learning_rate"):
+        train(tmp_path, source, learning_rate=1e30, gradient_clipping=1e30)
+    status = [r.info.status for r in _runs(tmp_path)]
+    assert status == ["FAILED"]
+    assert not (tmp_path / "model").exists()
+
+
+def _runs(folder):
+    client = connect(tiny_params(folder).tracking)
+    experiment = client.get_experiment_by_name("srgpt")
+    return client.search_runs([experiment.experiment_id])
+
+
+def test_an_unreachable_tracking_server_stops_before_any_work(tmp_path, source, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(SrgptError, match="does not answer"):
+        train(tmp_path, source)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scenes_that_are_not_there_are_named(tmp_path):
+    url = write_dataset(tmp_path / "data", shards=1, scenes=2)
+    shutil.rmtree(tmp_path / "data" / "perceived")
+    with pytest.raises(InputError, match="perceived"):
+        train(tmp_path, url)
