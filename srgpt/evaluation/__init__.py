@@ -1,0 +1,1 @@
+"""Measuring a model: predictions, deterministic grades, statistics, controls and the report."""

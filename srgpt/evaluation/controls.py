@@ -1,0 +1,70 @@
+"""The controls: what the same weights score without depth, and without any picture.
+
+Training drops depth from some samples and the whole picture from others, so both controls are inputs that the
+model has learnt to answer, and its lead over them is what depth and sight are worth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow.compute as pc
+
+from srgpt.evaluation.statistics import Comparison, compare_groups
+from srgpt.model.prompts import Inputs
+from srgpt.records import Prediction
+from srgpt.storage import read_manifest, read_shard
+
+TITLES: dict[Inputs, str] = {"rgbd": "RGB + depth", "rgb": "RGB only", "blind": "blind"}
+"""What people read for each kind of input."""
+
+VARIANTS: tuple[Inputs, ...] = ("rgbd", "rgb", "blind")
+"""Most informed first."""
+
+
+@dataclass(frozen=True)
+class Variants:
+    """Which inputs a benchmark allows; the first is the model's own, the others its controls."""
+
+    inputs: tuple[Inputs, ...]
+    note: str = ""
+    """Why some are left out, for people."""
+
+    @property
+    def main(self) -> Inputs:
+        """The inputs that the model is judged by."""
+        return self.inputs[0]
+
+    @property
+    def controls(self) -> tuple[Inputs, ...]:
+        """The inputs that it is held against."""
+        return self.inputs[1:]
+
+
+def variants_of(scenes: str) -> Variants:
+    """Return the inputs that the table of scenes allows: with depth only where every scene has it."""
+    total = missing = 0
+    for shard in read_manifest(scenes, "scenes").shards:
+        depth = read_shard(scenes, shard, "scenes", ["depth"])["depth"]
+        total += len(depth)
+        missing += int(pc.sum(pc.is_null(depth)).as_py() or 0)
+    if missing == 0:
+        return Variants(VARIANTS)
+    return Variants(
+        VARIANTS[1:], f"{missing} of {total} scenes have no depth, so the model is asked without it."
+    )
+
+
+def compare_controls(
+    predictions: Mapping[Inputs, Sequence[Prediction]], variants: Variants
+) -> dict[Inputs, dict[str, Comparison]]:
+    """Compare the model with each control, per group and overall; empty where there is nothing to compare."""
+    ours = predictions[variants.main]
+    return {c: compare_groups(ours, predictions[c]) for c in variants.controls} if ours else {}
+
+
+def main_inputs(metrics: Mapping[str, Any]) -> Inputs:
+    """Return which of the inputs in ``metrics.json`` is the model's own."""
+    return next(i for i in VARIANTS if i in metrics)
