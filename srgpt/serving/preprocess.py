@@ -1,0 +1,131 @@
+"""From the bytes of a request to the arrays of the model, by the same functions that training used."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from srgpt.errors import InputError
+from srgpt.model.pixels import DepthEncoding, box_mask, make_picture
+from srgpt.model.prompts import Inputs, PromptTemplate, region_mentions
+from srgpt.records import decode_depth, rle_runs
+from srgpt.serving.protocol import AskedArea, Request, RequestError
+
+MAX_PIXELS = 50_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A request ready for the graphs.
+
+    ``rgb`` (S, S, 3) and ``depth`` (S, S) uint8; ``masks`` (R, S, S) uint8 of the regions that the question
+    mentions, in the order of first mention; ``mentions`` indexes them, one entry per mention in the text.
+    """
+
+    rgb: NDArray[np.uint8]
+    depth: NDArray[np.uint8] | None
+    masks: NDArray[np.uint8]
+    mentions: tuple[int, ...]
+    turn: str
+    """The text after the image, with placeholders for regions."""
+    image_key: str
+    depth_key: str
+
+
+class Preprocessor:
+    """Prepares requests as the processor of one model does."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.image_size = int(settings["image_size"])
+        self.encoding: DepthEncoding = settings["depth_encoding"]
+        self.template = PromptTemplate(**settings["template"])
+        self.reserved = tuple(settings["reserved"])
+
+    def prepare(self, request: Request) -> Prepared:
+        """Decode and resize a request's pixels; raise :class:`RequestError` where that cannot be done."""
+        rgb = _decode_image(request.image)
+        depth = None if request.depth is None else _decode_depth(request.depth)
+        mentioned = list(dict.fromkeys(region_mentions(request.question)))
+        masks = {k: _mask(request.regions[k], rgb.shape, f"regions[{k}]") for k in mentioned}
+        inputs: Inputs = "rgb" if depth is None else "rgbd"
+        try:
+            picture = make_picture(rgb, depth, masks, size=self.image_size, encoding=self.encoding)
+            turn = self.template.turn(request.question, len(request.regions), inputs, self.reserved)
+        except InputError as error:
+            raise RequestError(str(error)) from None
+        return Prepared(
+            picture.rgb,
+            picture.depth,
+            picture.masks,
+            tuple(mentioned.index(k) for k in region_mentions(request.question)),
+            turn,
+            hashlib.sha256(request.image).hexdigest(),
+            hashlib.sha256(request.depth or b"").hexdigest(),
+        )
+
+
+def _open(data: bytes, name: str, formats: tuple[str, ...]) -> NDArray[Any]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=formats) as picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise RequestError(
+                        f"{name}: {picture.width} x {picture.height}, at most {MAX_PIXELS} pixels"
+                    )
+                if name == "depth":
+                    if not picture.mode.startswith("I"):
+                        raise RequestError(
+                            f"depth: a 16-bit grey PNG in millimetres was expected, not {picture.mode}"
+                        )
+                    return decode_depth(data)
+                return np.array(picture.convert("RGB"))
+    except RequestError:
+        raise
+    # what pillow raises for broken files depends on the format and on where it breaks
+    except Exception as error:
+        reason = "unknown format, or cut off" if isinstance(error, UnidentifiedImageError) else str(error)
+        raise RequestError(f"{name}: not a readable {' or '.join(formats)} file ({reason})") from None
+
+
+def _decode_image(data: bytes) -> NDArray[np.uint8]:
+    return _open(data, "image", ("JPEG", "PNG"))
+
+
+def _decode_depth(data: bytes) -> NDArray[np.float32]:
+    return _open(data, "depth", ("PNG",))
+
+
+def _mask(area: AskedArea, shape: tuple[int, ...], where: str) -> NDArray[np.bool_]:
+    height, width = shape[:2]
+    if area.rle is not None:
+        if list(area.rle["size"]) != [height, width]:
+            raise RequestError(
+                f"{where}.rle: its size is {area.rle['size']}, the image's is {[height, width]}"
+            )
+        return decode_mask(area.rle["counts"], height, width, where)
+    if area.box is None:
+        raise RequestError(f"{where}: neither a box nor a mask was given")
+    x1, y1, x2, y2 = area.box
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        raise RequestError(f"{where}.box: {list(area.box)} lies outside the image of {width} x {height}")
+    return box_mask(area.box, width, height)
+
+
+def decode_mask(counts: str, height: int, width: int, where: str = "rle") -> NDArray[np.bool_]:
+    """Decode compressed COCO RLE counts (column-major runs) to (height, width) bool, without pycocotools."""
+    runs = rle_runs(counts)
+    if runs is None or sum(runs) != height * width:
+        raise RequestError(f"{where}: its counts are not a run-length mask of {height} x {width} pixels")
+    values = np.arange(len(runs)) % 2 == 1
+    mask = np.repeat(values, runs).reshape(width, height).T
+    if not mask.any():
+        raise RequestError(f"{where}: the mask is empty")
+    return mask

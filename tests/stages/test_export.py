@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from srgpt.errors import InputError, SrgptError
+from srgpt.export import bundle
+from srgpt.export.parity import Compared, Parity, logit_error
+from srgpt.export.questions import read_smoke, sample
+from srgpt.export.repository import RUNTIME
+from srgpt.serving.bundle import bundle_hash, read_manifest
+from srgpt.stages import export as stage
+from tests.export import tiny
+
+
+def test_the_export_is_whole_and_proven() -> None:
+    folder = tiny.export()
+    report = json.loads((folder / "parity.json").read_text())
+    assert report["passed"]
+    assert report["max_logit_error"] < 1e-3
+    assert (report["same_answers"], report["questions"]) == (6, 6)
+    manifest = read_manifest(folder / "onnx")
+    lineage = json.loads((folder / "lineage.json").read_text())
+    assert lineage["export_hash"] == report["export_hash"] == bundle_hash(manifest)
+    assert lineage["commit"] == "abc123"
+    decoder = manifest["files"]["decoder/model.onnx"]
+    assert decoder["inputs"]["inputs_embeds"] == ["batch_size", "sequence_length", 32]
+    assert manifest["files"]["tower.onnx"]["outputs"] == {"features": ["images", 16, 16]}
+    version = folder / "triton" / "srgpt" / "1"
+    assert {p.relative_to(version / "srgpt").as_posix() for p in (version / "srgpt").rglob("*.py")} == set(
+        RUNTIME
+    )
+    assert bundle_hash(read_manifest(version / "onnx")) == lineage["export_hash"]
+
+
+def test_smoke_questions_are_the_benchmarks_own() -> None:
+    asked = sample(tiny.benchmark(), 6)
+    found = read_smoke(tiny.export() / "smoke", 6)
+    assert [q.request.image for q in found] == [a.scene.image for a in asked]
+    assert [(q.conversation_id, q.turn) for q in found] == [
+        (a.conversation.conversation_id, a.turn) for a in asked
+    ]
+    assert found[-1].request.depth is None
+    assert len(read_smoke(tiny.export() / "smoke", 3)) == 3
+
+
+def test_samples_are_spread_over_conversations_and_turns() -> None:
+    assert [(a.scene.scene_id, a.turn) for a in sample(tiny.benchmark(), 4)] == [
+        ("s0", 0), ("s1", 1), ("s2", 2), ("s3", 0),
+    ]  # fmt: skip
+    everything = {(a.scene.scene_id, a.turn) for a in sample(tiny.benchmark(), 50)}
+    assert everything == {(f"s{s}", t) for s in range(4) for t in range(3)}
+
+
+def test_a_wrong_graph_fails_the_stage_and_leaves_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connector's weights are disturbed on their way to ONNX."""
+    real = bundle.export_towers
+
+    def disturbed(model: object, folder: Path) -> None:
+        projector = model.mm_projector.layers[2].weight  # type: ignore[attr-defined]
+        kept = projector.data.clone()
+        projector.data *= -3
+        real(model, folder)  # type: ignore[arg-type]
+        projector.data = kept
+
+    monkeypatch.setattr(bundle, "export_towers", disturbed)
+    out = tmp_path / "export"
+    with pytest.raises(
+        SrgptError, match=r"no parity with PyTorch: max relative logit error .*export\.parity\.json"
+    ):
+        stage.run(tiny.params(), source=str(tiny.checkpoint()), benchmark=tiny.benchmark(), out=str(out))
+    assert not out.exists()
+    report = json.loads((tmp_path / "export.parity.json").read_text())
+    assert not report["passed"]
+    assert report["max_logit_error"] > 1e-3
+
+
+@pytest.mark.slow
+def test_int4_exports_and_answers(tmp_path: Path) -> None:
+    loose = tiny.params(
+        export={
+            "precision": "int4",
+            "parity_questions": 2,
+            "max_logit_error": 1.0,
+            "min_parity_agreement": 0.0,
+        }
+    )
+    figures = stage.run(
+        loose, source=str(tiny.checkpoint()), benchmark=tiny.benchmark(), out=str(tmp_path / "export")
+    )
+    assert 1e-5 < figures["max_logit_error"] < 0.5
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not known what the model was made from"):
+        stage.run(tiny.params(), source=str(tmp_path), benchmark=tiny.benchmark(), out=str(tmp_path / "x"))
+    (tmp_path / "lineage.json").write_text("{}")
+    with pytest.raises(InputError, match=r"config\.json is missing"):
+        stage.run(tiny.params(), source=str(tmp_path), benchmark=tiny.benchmark(), out=str(tmp_path / "x"))
+
+
+def test_logit_error_by_hand() -> None:
+    expected = np.array([[1.0, -4.0], [2.0, 1.0]])
+    assert logit_error(expected, expected + np.array([[0.0, 0.2], [0.0, 0.0]])) == pytest.approx(0.05)
+    assert logit_error(expected, expected[:1]) == math.inf
+    assert math.isnan(logit_error(expected, expected * np.nan))
+
+
+def test_parity_bounds() -> None:
+    def judged(error: float, answer: str, agreement: float = 1.0) -> Parity:
+        rows = (Compared("q", "c", 0.0, "a", "a"), Compared("q", "c", error, "a", answer))
+        return Parity(rows, 1e-3, agreement)
+
+    assert judged(1e-3, "a").passed
+    assert not judged(1.1e-3, "a").passed
+    assert not judged(0, "b").passed
+    assert judged(0, "b", agreement=0.5).passed
+    assert not judged(math.nan, "a").passed
+    with pytest.raises(SrgptError, match="For 'q' PyTorch says 'a', the export 'b'"):
+        judged(0, "b").check("parity.json")
