@@ -1,0 +1,300 @@
+"""The command line: one verb per stage in chain order, then the verbs that act on the world.
+
+Exit codes: 0 when all is done, 1 when the work failed, 2 for wrong input, 130 when interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from srgpt.errors import InputError, SrgptError
+
+if TYPE_CHECKING:
+    from srgpt.params import Params
+
+app = typer.Typer(
+    name="srgpt",
+    help="Grounded spatial vision-language models: from pictures to a served model.\n\n"
+    "The stages, in chain order: ingest, perceive, lift, ask, validate, train, evaluate, export. "
+    "Without --in and --out a stage works on the project's own folders (data/, models/, reports/, exports/).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ParamsFile = Annotated[
+    Path | None, typer.Option("--params", help="Parameter file. [dim](default: ./params.yaml)[/]")
+]
+Profile = Annotated[str | None, typer.Option("--profile", help="Overlay a profile: demo, gpu or full.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one value: section.key=value. Repeatable.")
+]
+Dataset = Annotated[str, typer.Option("--dataset", help="Dataset: picks its folders and its overrides.")]
+In = Annotated[str | None, typer.Option("--in", help="Input folder or URL (s3://...).")]
+Out = Annotated[str | None, typer.Option("--out", help="Output folder or URL (s3://...).")]
+Model = Annotated[str, typer.Option("--model", help="Model folder.")]
+
+_STAGES, _WORLD, _HELP = "The chain", "Serving and promotion", "Looking around"
+
+
+def _params(file: Path | None, profile: str | None, overrides: list[str] | None) -> Params:
+    from srgpt.params import load
+
+    return load(file, profile, overrides or [])
+
+
+def _stage(name: str) -> Any:
+    return import_module(f"srgpt.stages.{name}").run
+
+
+def _said(text: Any) -> None:
+    from srgpt.progress import console
+
+    console.print(text, highlight=False, soft_wrap=True)
+
+
+def _report(manifest: Any, out: str) -> None:
+    rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items())
+    _said(f"[green]{manifest.stage}[/] {manifest.dataset}: {manifest.rows} rows in {out}"
+          + (f"; [yellow]set aside: {rejected}[/] (see {out}/rejected.jsonl)" if rejected else ""))  # fmt: skip
+
+
+def _run_table_stage(
+    name: str, default_in: str, params: Params, source: str | None, out: str | None, dataset: str
+) -> None:
+    from srgpt.storage import read_manifest
+
+    source = source or f"data/{default_in}/{dataset}"
+    dataset = read_manifest(source).dataset
+    out = out or f"data/{_TABLE[name]}/{dataset}"
+    _report(_stage(name)(params.for_dataset(dataset), source=source, out=out), out)
+
+
+_TABLE = {"perceive": "perceived", "lift": "graphs", "ask": "conversations"}
+
+
+@app.command(rich_help_panel=_STAGES)
+def ingest(
+    source: In = None, out: Out = None, dataset: Dataset = "",
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Read a source: pictures with what it knows of depth and objects.
+
+    Example: srgpt ingest --in photos --out scenes --set ingest.source=omni3d
+    """
+    loaded = _params(params, profile, overrides)
+    name = dataset or (Path(source.rstrip("/")).name if source else "train")
+    out = out or f"data/scenes/{name}"
+    _report(_stage("ingest")(loaded.for_dataset(name), source=source, out=out, dataset=name), out)
+
+
+@app.command(rich_help_panel=_STAGES)
+def perceive(
+    source: In = None, out: Out = None, dataset: Dataset = "train",
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Fill what the source left open: masks, depth, camera, gravity.
+
+    What the source gave is kept and marked as given.
+    """
+    _run_table_stage("perceive", "scenes", _params(params, profile, overrides), source, out, dataset)
+
+
+@app.command(rich_help_panel=_STAGES)
+def lift(
+    source: In = None, out: Out = None, dataset: Dataset = "train",
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Lift masks and depth to object boxes and a 3D scene graph."""
+    _run_table_stage("lift", "perceived", _params(params, profile, overrides), source, out, dataset)
+
+
+@app.command(rich_help_panel=_STAGES)
+def ask(
+    source: In = None, out: Out = None, dataset: Dataset = "train",
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Ask spatial questions, with the numbers behind each answer."""
+    _run_table_stage("ask", "graphs", _params(params, profile, overrides), source, out, dataset)
+
+
+@app.command(rich_help_panel=_STAGES)
+def validate(
+    source: In = None, out: Out = None, dataset: Dataset = "train",
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Check every table and measure curation quality; fails closed."""
+    from srgpt.storage import read_manifest
+
+    loaded = _params(params, profile, overrides)
+    source = source or f"data/conversations/{dataset}"
+    dataset = read_manifest(source).dataset
+    out = out or f"reports/validation/{dataset}"
+    _stage("validate")(loaded.for_dataset(dataset), source=source, out=out)
+    _said(f"[green]validate[/] {dataset}: passed; see {out}/index.html")
+
+
+@app.command(rich_help_panel=_STAGES)
+def train(
+    source: In = None, out: Out = None,
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Train the region-and-depth model with DeepSpeed; resumes."""
+    loaded = _params(params, profile, overrides)
+    out = out or "models/srgpt"
+    result = _stage("train")(loaded, source=source or f"data/conversations/{loaded.train.dataset}", out=out)
+    _said(f"[green]train[/]: {result['steps']} steps, loss {result['final_loss']:.4f}, model in {out}")
+
+
+@app.command(rich_help_panel=_STAGES)
+def evaluate(
+    source: In = None, model: Model = "models/srgpt", out: Out = None,
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Score the model beside its blind and RGB-only controls."""
+    from srgpt.evaluation.report import summary_table
+
+    loaded = _params(params, profile, overrides)
+    out = out or "reports/evaluation"
+    source = source or f"data/conversations/{loaded.evaluate.dataset}"
+    metrics = _stage("evaluate")(loaded, source=source, model=model, out=out)
+    _said(summary_table(metrics))
+    _said(f"[green]evaluate[/]: see {out}/index.html")
+
+
+@app.command(rich_help_panel=_STAGES)
+def export(
+    source: In = None, out: Out = None,
+    benchmark: Annotated[str | None, typer.Option(help="Conversations whose questions prove parity.")] = None,
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Write ONNX graphs, prove parity, make a Triton repository."""
+    loaded = _params(params, profile, overrides)
+    out = out or "exports/srgpt"
+    benchmark = benchmark or f"data/conversations/{loaded.evaluate.dataset}"
+    _stage("export")(loaded, source=source or "models/srgpt", benchmark=benchmark, out=out)
+    _said(f"[green]export[/]: see {out}/parity.json")
+
+
+@app.command(rich_help_panel=_WORLD)
+def promote(
+    source: In = None,
+    evaluation: Annotated[str, typer.Option(help="Evaluation folder of the exported model.")] = "reports/evaluation",
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Register an export and, if it passes every gate, serve it as champion."""
+    from srgpt.promotion import promote as run
+
+    promotion = run(
+        _params(params, profile, overrides), export=source or "exports/srgpt", evaluation=evaluation
+    )
+    _said(f"[green]promote[/]: {promotion.name} version {promotion.version} is champion and serves")
+
+
+@app.command(rich_help_panel=_WORLD)
+def rollback(params: ParamsFile = None, profile: Profile = None, overrides: Set = None) -> None:
+    """Serve the previous champion again."""
+    from srgpt.promotion import rollback as run
+
+    promotion = run(_params(params, profile, overrides))
+    _said(f"[green]rollback[/]: {promotion.name} version {promotion.version} is champion and serves")
+
+
+@app.command(rich_help_panel=_WORLD)
+def serve(
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the server instead.")] = False,
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Start the local Triton server with the champion of the registry."""
+    from srgpt import promotion
+
+    loaded = _params(params, profile, overrides)
+    if stop:
+        _said(
+            "[green]serve[/]: stopped" if promotion.stop(loaded) else "[green]serve[/]: no server was running"
+        )
+        return
+    served = promotion.serve(loaded)
+    _said(
+        f"[green]serve[/]: {served.name} version {served.version} on gRPC {loaded.serve.host}:{loaded.serve.grpc_port}"
+    )
+
+
+@app.command(rich_help_panel=_HELP)
+def status(params: ParamsFile = None, profile: Profile = None, overrides: Set = None) -> None:
+    """Show what is served, the aliases and where the model came from."""
+    from srgpt.promotion import status as run
+
+    _said(run(_params(params, profile, overrides)).table())
+
+
+@app.command("params", rich_help_panel=_HELP)
+def show_params(
+    write: Annotated[bool, typer.Option("--write", help="Write them into the parameter file.")] = False,
+    params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
+) -> None:  # fmt: skip
+    """Show the parameters that a command would use, or write them down."""
+    import yaml
+
+    if write:
+        from srgpt.params import write as save
+
+        file = params or Path("params.yaml")
+        save(file, profile, overrides or [])
+        _said(f"[green]params[/]: wrote {file}")
+        return
+    typer.echo(yaml.safe_dump(_params(params, profile, overrides).dump(), sort_keys=False), nl=False)
+
+
+@app.command(rich_help_panel=_HELP)
+def doctor(params: ParamsFile = None, profile: Profile = None, overrides: Set = None) -> None:
+    """Check this machine: packages, devices, server, tracking, disk."""
+    from srgpt.doctor import examine, table
+
+    findings = examine(_params(params, profile, overrides))
+    _said(table(findings))
+    if any(not f.good for f in findings):
+        raise SrgptError("something is missing; the last column says what to do")
+
+
+@app.command(rich_help_panel=_HELP)
+def demo(params: ParamsFile = None, profile: Profile = None, overrides: Set = None) -> None:
+    """Run the retraining flow, ask the served model, and sum it all up."""
+    from srgpt import demo as steps
+
+    steps.run(_params(params, profile, overrides), profile=profile, overrides=overrides or [])
+
+
+def main() -> None:
+    """Run the command line; errors are printed for people, without a traceback."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("srgpt").setLevel(logging.INFO)
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except SrgptError as error:
+        _fail(str(error), 1)
+    except MemoryError:
+        _fail("out of memory; use fewer engine.workers or smaller shards (ingest.shard_scenes)", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; finished work is kept, the same command goes on from there", 130)
+
+
+def _fail(message: str, code: int) -> None:
+    from rich.markup import escape
+
+    _said(f"[bold red]error:[/] {escape(message)}")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
