@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from srgpt.errors import SrgptError
 from srgpt.export.questions import AskedTurn
-from srgpt.model.modeling import SrgptForConditionalGeneration
+from srgpt.model.modeling import PIXEL_INPUTS, SrgptForConditionalGeneration
 from srgpt.model.processing import Question, SrgptProcessor
 from srgpt.model.prompts import Inputs
 from srgpt.params import ExportParams
@@ -146,7 +146,9 @@ def _ask_model(
     generate: Callable[..., torch.Tensor] = model.generate  # type: ignore[assignment,misc]
     generated = generate(**batch, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
     start = batch["input_ids"].shape[1]
-    batch["input_ids"] = generated
-    batch["attention_mask"] = torch.ones_like(generated)
-    logits = model(**batch).logits[0].float().numpy()
+    pixels = {name: value for name, value in batch.items() if name in PIXEL_INPUTS}
+    # a placeholder that the model itself wrote is a word like any other, so its answer is embedded as text
+    answer_BLD = model.get_input_embeddings()(generated[:, start:])
+    embeds_BLD = torch.cat([model.embed(batch["input_ids"], **pixels), answer_BLD], dim=1)
+    logits = model(inputs_embeds=embeds_BLD).logits[0].float().numpy()
     return generated[0, start:].tolist(), logits, processor.answers(generated, start)[0]

@@ -6,15 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.export import bundle
 from srgpt.export.parity import Compared, Parity, logit_error
 from srgpt.export.questions import read_smoke, sample
 from srgpt.export.repository import RUNTIME
+from srgpt.model.modeling import PIXEL_INPUTS
+from srgpt.model.processing import Question
 from srgpt.serving.bundle import bundle_hash, read_manifest
 from srgpt.stages import export as stage
 from tests.export import tiny
+from tests.model.tiny import make_tiny
 
 
 def test_the_export_is_whole_and_proven() -> None:
@@ -79,6 +83,32 @@ def test_a_wrong_graph_fails_the_stage_and_leaves_the_report(
     report = json.loads((tmp_path / "export.parity.json").read_text())
     assert not report["passed"]
     assert report["max_logit_error"] > 1e-3
+
+
+def test_an_answer_with_a_placeholder_in_it_is_compared_like_any_other(tmp_path: Path) -> None:
+    """An untrained model may write ``<mask>``; no region belongs to that."""
+    model, processor = make_tiny(params=tiny.MODEL)
+    (asked,) = sample(tiny.benchmark(), 1)
+    picture = processor.picture_of(asked.scene, asked.conversation)
+    turn = asked.conversation.turns[asked.turn]
+    batch = processor.batch([Question(turn.question, turn.regions, picture)])
+    pixels = {name: value for name, value in batch.items() if name in PIXEL_INPUTS}
+    with torch.no_grad():
+        hidden = model.llm.base_model(inputs_embeds=model.embed(batch["input_ids"], **pixels))
+        model.llm.lm_head.weight[processor.mask_id] = hidden.last_hidden_state[0, -1]
+    written = model.generate(**batch, max_new_tokens=8)[0, batch["input_ids"].shape[1] :]
+    assert processor.mask_id in written
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "lineage.json").write_text("{}")
+    figures = stage.run(
+        tiny.params(export={"parity_questions": 1}),
+        source=str(tmp_path / "model"),
+        benchmark=tiny.benchmark(),
+        out=str(tmp_path / "export"),
+    )
+    assert figures["passed"]
+    assert figures["same_answers"] == 1
 
 
 @pytest.mark.slow
