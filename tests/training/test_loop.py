@@ -36,9 +36,12 @@ def losses(folder, params, run_id):
 
 
 def same_weights(one: Path, two: Path, tolerance: float = 0.0) -> bool:
+    """Whether two models agree. Unless bit for bit, the biases of keys are left out: a softmax is blind to them,
+    so their gradient is rounding error alone, which Adam scales up to whole steps."""
     first, second = (load_file(p / "model.safetensors") for p in (one, two))
     assert first.keys() == second.keys()
-    return all((first[k] - second[k]).abs().max() <= tolerance for k in first)
+    names = [k for k in first if tolerance == 0 or not k.endswith("k_proj.bias")]
+    return all((first[k] - second[k]).abs().max() <= tolerance for k in names)
 
 
 def test_a_model_folder_with_its_lineage(tmp_path, source):
@@ -80,7 +83,7 @@ def test_zero_stages_agree(tmp_path, source, stage):
     plain = train(tmp_path, source, "plain")
     sharded = train(tmp_path, source, "sharded", zero_stage=stage)
     assert sharded["final_loss"] == pytest.approx(plain["final_loss"], rel=1e-4)
-    assert same_weights(tmp_path / "plain", tmp_path / "sharded", 1e-4)
+    assert same_weights(tmp_path / "plain", tmp_path / "sharded", 1e-5)
 
 
 @pytest.mark.slow
