@@ -17,6 +17,7 @@ from srgpt.errors import InputError, SrgptError
 
 if TYPE_CHECKING:
     from srgpt.params import Params
+    from srgpt.storage import Manifest
 
 app = typer.Typer(
     name="srgpt",
@@ -37,7 +38,13 @@ Profile = Annotated[str | None, typer.Option("--profile", help="Overlay a profil
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Override one value: section.key=value. Repeatable.")
 ]
-Dataset = Annotated[str, typer.Option("--dataset", help="Dataset: picks its folders and its overrides.")]
+Dataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="Dataset: picks its folders and its overrides. [dim](default: that of --in, else train)[/]",
+    ),
+]
 In = Annotated[str | None, typer.Option("--in", help="Input folder or URL (s3://...).")]
 Out = Annotated[str | None, typer.Option("--out", help="Output folder or URL (s3://...).")]
 Model = Annotated[str, typer.Option("--model", help="Model folder.")]
@@ -61,21 +68,68 @@ def _said(text: Any) -> None:
     console.print(text, highlight=False, soft_wrap=True)
 
 
-def _report(manifest: Any, out: str) -> None:
-    rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items())
-    _said(f"[green]{manifest.stage}[/] {manifest.dataset}: {manifest.rows} rows in {out}"
-          + (f"; [yellow]set aside: {rejected}[/] (see {out}/rejected.jsonl)" if rejected else ""))  # fmt: skip
+def _done(verb: str, text: str) -> None:
+    """Say what a verb did; ``text`` may hold anything, brackets of a path included."""
+    from rich.markup import escape
+
+    _said(f"[green]{verb}[/]{escape(text)}")
+
+
+def _report(manifest: Manifest, out: str) -> None:
+    from rich.markup import escape
+
+    _done(manifest.stage, f" {manifest.dataset}: {manifest.rows} rows in {out}")
+    if "objects" in manifest.statistics:
+        lost, why = sum(manifest.dropped.values()), _counts(manifest.dropped)
+        _said(
+            f"  {manifest.statistics['objects']} objects, {lost} dropped"
+            + (f": {escape(why)}" if lost else "")
+        )
+    if manifest.rejected:
+        where = f"(see {out}/rejected.jsonl)"
+        _said(f"  [yellow]set aside: {escape(_counts(manifest.rejected))}[/] {escape(where)}")
+
+
+def _counts(reasons: dict[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+
+
+def _input(default_in: str, source: str | None, dataset: str | None) -> tuple[str, str]:
+    """Return which table to read, and the dataset that it holds.
+
+    Raises :class:`InputError` where the table holds another dataset than the one asked for by name.
+    """
+    from srgpt.params import check_dataset
+    from srgpt.storage import read_manifest
+
+    url = source or f"data/{default_in}/{check_dataset('train' if dataset is None else dataset)}"
+    held = check_dataset(read_manifest(url).dataset)
+    if dataset is not None and dataset != held:
+        raise InputError(
+            f"--dataset {dataset}: {url} holds dataset {held!r}. Leave --dataset away, or change --in."
+        )
+    return url, held
 
 
 def _run_table_stage(
-    name: str, default_in: str, params: Params, source: str | None, out: str | None, dataset: str
+    name: str, default_in: str, params: Params, source: str | None, out: str | None, dataset: str | None
 ) -> None:
-    from srgpt.storage import read_manifest
+    source, held = _input(default_in, source, dataset)
+    out = out or f"data/{_TABLE[name]}/{held}"
+    _report(_stage(name)(params.for_dataset(held), source=source, out=out), out)
 
-    source = source or f"data/{default_in}/{dataset}"
-    dataset = read_manifest(source).dataset
-    out = out or f"data/{_TABLE[name]}/{dataset}"
-    _report(_stage(name)(params.for_dataset(dataset), source=source, out=out), out)
+
+def _name_of(source: str | None, dataset: str | None) -> str:
+    """Return the name of the dataset to ingest: as given, else the input folder's own."""
+    from srgpt.params import check_dataset
+
+    if dataset is not None or source is None:
+        return check_dataset("train" if dataset is None else dataset)
+    remote = "://" in source and not source.startswith("file://")
+    path = Path(source.removeprefix("file://"))
+    return check_dataset(
+        source.split("://", 1)[1].rstrip("/").rpartition("/")[2] if remote else path.resolve().name
+    )
 
 
 _TABLE = {"perceive": "perceived", "lift": "graphs", "ask": "conversations"}
@@ -83,7 +137,7 @@ _TABLE = {"perceive": "perceived", "lift": "graphs", "ask": "conversations"}
 
 @app.command(rich_help_panel=_STAGES)
 def ingest(
-    source: In = None, out: Out = None, dataset: Dataset = "",
+    source: In = None, out: Out = None, dataset: Dataset = None,
     params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
 ) -> None:  # fmt: skip
     """Read a source: pictures with what it knows of depth and objects.
@@ -91,26 +145,26 @@ def ingest(
     Example: srgpt ingest --in photos --out scenes --set ingest.source=omni3d
     """
     loaded = _params(params, profile, overrides)
-    name = dataset or (Path(source.rstrip("/")).name if source else "train")
+    name = _name_of(source, dataset)
     out = out or f"data/scenes/{name}"
     _report(_stage("ingest")(loaded.for_dataset(name), source=source, out=out, dataset=name), out)
 
 
 @app.command(rich_help_panel=_STAGES)
 def perceive(
-    source: In = None, out: Out = None, dataset: Dataset = "train",
+    source: In = None, out: Out = None, dataset: Dataset = None,
     params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
 ) -> None:  # fmt: skip
-    """Fill what the source left open: masks, depth, camera, gravity.
+    """Fill what the source left open: masks, camera, gravity.
 
-    What the source gave is kept and marked as given.
+    What the source gave is kept and marked as given; depth is passed through, never made up.
     """
     _run_table_stage("perceive", "scenes", _params(params, profile, overrides), source, out, dataset)
 
 
 @app.command(rich_help_panel=_STAGES)
 def lift(
-    source: In = None, out: Out = None, dataset: Dataset = "train",
+    source: In = None, out: Out = None, dataset: Dataset = None,
     params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
 ) -> None:  # fmt: skip
     """Lift masks and depth to object boxes and a 3D scene graph."""
@@ -119,7 +173,7 @@ def lift(
 
 @app.command(rich_help_panel=_STAGES)
 def ask(
-    source: In = None, out: Out = None, dataset: Dataset = "train",
+    source: In = None, out: Out = None, dataset: Dataset = None,
     params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
 ) -> None:  # fmt: skip
     """Ask spatial questions, with the numbers behind each answer."""
@@ -128,18 +182,15 @@ def ask(
 
 @app.command(rich_help_panel=_STAGES)
 def validate(
-    source: In = None, out: Out = None, dataset: Dataset = "train",
+    source: In = None, out: Out = None, dataset: Dataset = None,
     params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
 ) -> None:  # fmt: skip
     """Check every table and measure curation quality; fails closed."""
-    from srgpt.storage import read_manifest
-
     loaded = _params(params, profile, overrides)
-    source = source or f"data/conversations/{dataset}"
-    dataset = read_manifest(source).dataset
-    out = out or f"reports/validation/{dataset}"
-    _stage("validate")(loaded.for_dataset(dataset), source=source, out=out)
-    _said(f"[green]validate[/] {dataset}: passed; see {out}/index.html")
+    source, held = _input("conversations", source, dataset)
+    out = out or f"reports/validation/{held}"
+    _stage("validate")(loaded.for_dataset(held), source=source, out=out)
+    _done("validate", f" {held}: passed; see {out}/index.html")
 
 
 @app.command(rich_help_panel=_STAGES)
@@ -151,7 +202,7 @@ def train(
     loaded = _params(params, profile, overrides)
     out = out or "models/srgpt"
     result = _stage("train")(loaded, source=source or f"data/conversations/{loaded.train.dataset}", out=out)
-    _said(f"[green]train[/]: {result['steps']} steps, loss {result['final_loss']:.4f}, model in {out}")
+    _done("train", f": {result['steps']} steps, loss {result['final_loss']:.4f}, model in {out}")
 
 
 @app.command(rich_help_panel=_STAGES)
@@ -167,7 +218,7 @@ def evaluate(
     source = source or f"data/conversations/{loaded.evaluate.dataset}"
     metrics = _stage("evaluate")(loaded, source=source, model=model, out=out)
     _said(summary_table(metrics))
-    _said(f"[green]evaluate[/]: see {out}/index.html")
+    _done("evaluate", f": see {out}/index.html")
 
 
 @app.command(rich_help_panel=_STAGES)
@@ -181,22 +232,31 @@ def export(
     out = out or "exports/srgpt"
     benchmark = benchmark or f"data/conversations/{loaded.evaluate.dataset}"
     _stage("export")(loaded, source=source or "models/srgpt", benchmark=benchmark, out=out)
-    _said(f"[green]export[/]: see {out}/parity.json")
+    _done("export", f": see {out}/parity.json")
 
 
 @app.command(rich_help_panel=_WORLD)
 def promote(
     source: In = None,
     evaluation: Annotated[str, typer.Option(help="Evaluation folder of the exported model.")] = "reports/evaluation",
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Override the benchmark comparison with the champion; every other gate still holds."
+        ),
+    ] = False,
     params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
 ) -> None:  # fmt: skip
     """Register an export and, if it passes every gate, serve it as champion."""
     from srgpt.promotion import promote as run
 
     promotion = run(
-        _params(params, profile, overrides), export=source or "exports/srgpt", evaluation=evaluation
+        _params(params, profile, overrides),
+        export=source or "exports/srgpt",
+        evaluation=evaluation,
+        force=force,
     )
-    _said(f"[green]promote[/]: {promotion.name} version {promotion.version} is champion and serves")
+    _done("promote", f": {promotion.name} version {promotion.version} is champion and serves")
 
 
 @app.command(rich_help_panel=_WORLD)
@@ -205,7 +265,7 @@ def rollback(params: ParamsFile = None, profile: Profile = None, overrides: Set 
     from srgpt.promotion import rollback as run
 
     promotion = run(_params(params, profile, overrides))
-    _said(f"[green]rollback[/]: {promotion.name} version {promotion.version} is champion and serves")
+    _done("rollback", f": {promotion.name} version {promotion.version} is champion and serves")
 
 
 @app.command(rich_help_panel=_WORLD)
@@ -218,13 +278,12 @@ def serve(
 
     loaded = _params(params, profile, overrides)
     if stop:
-        _said(
-            "[green]serve[/]: stopped" if promotion.stop(loaded) else "[green]serve[/]: no server was running"
-        )
+        _done("serve", ": stopped" if promotion.stop(loaded) else ": no server was running")
         return
     served = promotion.serve(loaded)
-    _said(
-        f"[green]serve[/]: {served.name} version {served.version} on gRPC {loaded.serve.host}:{loaded.serve.grpc_port}"
+    _done(
+        "serve",
+        f": {served.name} version {served.version} on gRPC {loaded.serve.host}:{loaded.serve.grpc_port}",
     )
 
 
@@ -249,7 +308,7 @@ def show_params(
 
         file = params or Path("params.yaml")
         save(file, profile, overrides or [])
-        _said(f"[green]params[/]: wrote {file}")
+        _done("params", f": wrote {file}")
         return
     typer.echo(yaml.safe_dump(_params(params, profile, overrides).dump(), sort_keys=False), nl=False)
 
@@ -266,11 +325,14 @@ def doctor(params: ParamsFile = None, profile: Profile = None, overrides: Set = 
 
 
 @app.command(rich_help_panel=_HELP)
-def demo(params: ParamsFile = None, profile: Profile = None, overrides: Set = None) -> None:
-    """Run the retraining flow, ask the served model, and sum it all up."""
+def demo(profile: Profile = None, overrides: Set = None) -> None:
+    """Run the retraining flow, ask the served model, and sum it all up.
+
+    It works on ./params.yaml, as the pipeline does, and writes --profile and --set into it.
+    """
     from srgpt import demo as steps
 
-    steps.run(_params(params, profile, overrides), profile=profile, overrides=overrides or [])
+    steps.run(_params(None, profile, overrides), profile=profile, overrides=overrides or [])
 
 
 def main() -> None:

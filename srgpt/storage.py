@@ -3,8 +3,9 @@
 A table is a folder of ``part-*.parquet`` shards with a ``manifest.json`` and, where input was set aside, a
 ``rejected.jsonl``. While a stage works, shards collect in a work folder beside the output (``.NAME.work``),
 each with a small done-marker that is written last; a killed stage finds them there and goes on. Only a complete
-table moves to its final place, the manifest last, so that a table is whole or absent. URLs are local paths or
-any fsspec URL (``s3://bucket/prefix``).
+table moves to its final place, the manifest last, so that a table is whole or absent. What lies at an output's
+place is replaced only where it is an output of this project itself. URLs are local paths or any fsspec URL
+(``s3://bucket/prefix``).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import posixpath
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import fsspec
 import pyarrow as pa
@@ -37,6 +38,18 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.json"
 REJECTED = "rejected.jsonl"
 _STATE = "state.json"
+_COPYING = ".srgpt.json"
+"""In an output on an object store while its files arrive there one by one: a kill leaves it, the end removes it."""
+
+_FOLDER_MARKS = {
+    "lineage.json": {"commit", "params_hash"},
+    "parity.json": {"export_hash"},
+    "summary.json": {"dataset", "fingerprint", "rules"},
+}
+"""By which of its files, with which keys, a folder is known as an output: models, reports, exports, validations."""
+
+Kind = Literal["table", "folder"]
+"""What an output is: a table, or a folder of files that belong together (a report, a model, an export)."""
 
 
 # URLs and files -----------------------------------------------------------------------------------------------
@@ -48,7 +61,11 @@ def is_local(url: str) -> bool:
 
 
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of ``url`` and the path within it; S3 gives up after seconds, not minutes."""
+    """Return the file system of ``url`` and the path within it; S3 gives up after seconds, not minutes.
+
+    Raises :class:`InputError` where the URL's scheme is unknown, or needs a package that is not here.
+    """
+    _check_scheme(url)
     options: dict[str, Any] = {}
     if url.startswith(("s3://", "s3a://")):
         options["config_kwargs"] = {
@@ -60,14 +77,29 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
         return fsspec.core.url_to_fs(url, **options)
 
 
+def _check_scheme(url: str) -> None:
+    scheme = url.split("://", 1)[0] if "://" in url else "file"
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except (ValueError, ImportError) as error:
+        raise InputError(
+            f"{url}: {scheme}:// cannot be used here ({error}). Allowed: a local path, file://, s3://, "
+            "or any scheme that fsspec knows and whose package is installed."
+        ) from error
+
+
 @contextlib.contextmanager
-def io_errors(url: str) -> Iterator[None]:
+def io_errors(url: str, *, write: bool = False) -> Iterator[None]:
     """Turn what file systems raise about ``url`` into an error that a person can act on."""
     try:
         yield
     except (SrgptError, KeyboardInterrupt):
         raise
     except FileNotFoundError as error:
+        if write:
+            raise InputError(
+                f"{url}: cannot be written there ({error.strerror or error}). Give another folder."
+            ) from error
         raise InputError(f"{url}: not found. Check the path; an earlier stage writes it.") from error
     except OSError as error:
         raise SrgptError(f"{url}: {error.strerror or error}") from error
@@ -103,7 +135,7 @@ def read_bytes(url: str) -> bytes:
 def write_bytes(url: str, data: bytes) -> None:
     """Write a whole file so that a reader sees all of it or nothing."""
     fs, path = filesystem(url)
-    with io_errors(url):
+    with io_errors(url, write=True):
         if is_local(url):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             partial = f"{path}.{os.getpid()}.tmp"
@@ -166,6 +198,63 @@ def _plain(url: str) -> str:
     return url.removeprefix("file://")
 
 
+# Outputs ------------------------------------------------------------------------------------------------------
+
+
+def check_output(out: str, kind: Kind, reads: Iterable[str] = ()) -> None:
+    """Raise :class:`InputError` where writing ``out`` would destroy what is not ours to replace.
+
+    Allowed is what is absent, an empty folder, or an earlier output of the same ``kind``. ``reads`` are the
+    URLs that are read to make it: ``out`` must not be one of them, nor lie within one, nor hold one.
+    """
+    for url in reads:
+        if _overlap(out, url):
+            raise InputError(
+                f"{out}: the output overlaps with the input {url}, which it would destroy. "
+                "Give a folder beside the input with --out."
+            )
+    fs, path = filesystem(out)
+    with io_errors(out):
+        fs.invalidate_cache()
+        if not fs.exists(path):
+            return
+        free = fs.isdir(path) and not fs.ls(path, detail=False)
+    if not free and not _is_own(out, kind):
+        raise InputError(
+            f"{out}: is there already and was not written as a {kind} by srgpt, so it is not replaced. "
+            "Give another folder with --out, or move what is there away."
+        )
+
+
+def _overlap(one: str, other: str) -> bool:
+    a, b = _location(one), _location(other)
+    shorter = min(len(a), len(b))
+    return a[:shorter] == b[:shorter]
+
+
+def _location(url: str) -> tuple[str, ...]:
+    """Return scheme and path parts; local links are followed, so that two names of a folder are equal."""
+    if is_local(url):
+        return ("file", *Path(_plain(url)).resolve().parts)
+    scheme, path = url.split("://", 1)
+    return (scheme.replace("s3a", "s3"), *posixpath.normpath(path).split("/"))
+
+
+def _is_own(url: str, kind: Kind) -> bool:
+    table_marks = {MANIFEST: {*Manifest.__dataclass_fields__, "fingerprint"}}
+    marks = {_COPYING: {"srgpt"}, **(table_marks if kind == "table" else _FOLDER_MARKS)}
+    return any(keys <= _keys_of(join(url, name)) for name, keys in marks.items())
+
+
+def _keys_of(url: str) -> set[str]:
+    """Return the keys of a JSON object in a file; none where there is no such file."""
+    try:
+        value = read_json(url) if exists(url) else None
+    except InputError:
+        return set()
+    return set(value) if isinstance(value, dict) else set()
+
+
 # Manifests ----------------------------------------------------------------------------------------------------
 
 
@@ -198,6 +287,11 @@ class Manifest:
     def rows(self) -> int:
         """Number of rows over all shards."""
         return sum(s.rows for s in self.shards)
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """Objects that scenes of the table were left without, by reason: of ``statistics``' ``objects``."""
+        return dict(self.statistics.get("dropped", {}))
 
     @property
     def fingerprint(self) -> str:
@@ -250,10 +344,20 @@ def input_url(url: str, role: str) -> str:
 
 
 def trace(url: str, stage: str) -> str:
-    """Follow the inputs of the table at ``url`` upstream to the table that ``stage`` wrote; return its URL."""
+    """Follow the inputs of the table at ``url`` upstream to the table that ``stage`` wrote; return its URL.
+
+    Raises :class:`InputError` where there is none, or where manifests name each other in a circle.
+    """
     current = url
+    seen: set[tuple[str, ...]] = set()
     while True:
         manifest = read_manifest(current)
+        if _location(current) in seen:
+            raise InputError(
+                f"{join(current, MANIFEST)}: names itself among its own inputs, so no table written by "
+                f"{stage!r} can be found. It was changed by hand; run `srgpt {manifest.stage}` again."
+            )
+        seen.add(_location(current))
         if manifest.stage == stage:
             return current
         if not manifest.inputs:
@@ -322,17 +426,20 @@ def write_shard(
     data = sink.getvalue().to_pybytes()
     shard = Shard(name, len(rows), len(data), digest(data))
     write_bytes(join(work, name), data)
-    write_json(
-        join(work, f"{name}.done"), {"shard": asdict(shard), "rejected": [asdict(r) for r in rejected]}
-    )
+    _write_marker(work, shard, [asdict(r) for r in rejected])
     return shard
+
+
+def _write_marker(work: str, shard: Shard, rejected: list[dict[str, str]]) -> None:
+    write_json(join(work, f"{shard.name}.done"), {"shard": asdict(shard), "rejected": rejected})
 
 
 class TableWriter:
     """Collects the shards of one table and publishes them together.
 
-    ``inputs`` maps roles to URLs of the tables read. Work of an earlier, killed run is kept only if it had the
-    same inputs, parameters and code version.
+    ``inputs`` maps roles to URLs of the tables read; ``reads`` are other places that are read. Work of an
+    earlier, killed run is kept only if it had the same inputs, parameters and code version. Raises
+    :class:`InputError` before any work where ``out`` holds something else than such a table, or an input.
     """
 
     def __init__(
@@ -344,6 +451,7 @@ class TableWriter:
         dataset: str,
         params: dict[str, Any],
         inputs: dict[str, str] | None = None,
+        reads: Sequence[str] = (),
     ) -> None:
         self.out = out.rstrip("/")
         self.work = work_url(self.out)
@@ -351,23 +459,42 @@ class TableWriter:
         self.stage = stage
         self.dataset = dataset
         self.params = params
+        check_output(self.out, "table", [*(inputs or {}).values(), *reads])
         self.inputs = {
             role: {"url": relative_url(url, self.out), "fingerprint": read_manifest(url).fingerprint}
             for role, url in (inputs or {}).items()
         }
         self._prepare()
 
+    def _identity(self) -> str:
+        return digest(
+            [self.table, self.stage, self.dataset, self.params, self.inputs, __version__, SCHEMA_VERSION]
+        )
+
     def _prepare(self) -> None:
-        state = {
-            "identity": digest(
-                [self.table, self.stage, self.dataset, self.params, self.inputs, __version__, SCHEMA_VERSION]
-            )
-        }
+        state = {"identity": self._identity()}
         path = join(self.work, _STATE)
-        if exists(path) and read_json(path) == state:
+        if self._reopen() or (exists(path) and read_json(path) == state):
+            write_json(path, state)
             return
         remove(self.work)
         write_json(path, state)
+
+    def _reopen(self) -> bool:
+        """Take back a table that was complete when its run was killed: its manifest becomes markers again."""
+        path = join(self.work, MANIFEST)
+        if not exists(path):
+            return False
+        manifest = read_manifest(self.work)
+        own = (manifest.table, manifest.stage, manifest.dataset, manifest.params, manifest.inputs)
+        if digest([*own, manifest.code_version, manifest.schema_version]) != self._identity():
+            return False
+        rejected = read_rejected(self.work)
+        for shard in manifest.shards:
+            _write_marker(self.work, shard, rejected)
+            rejected = []
+        remove(path)
+        return True
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Return those of ``names`` that have no finished shard yet."""
@@ -384,7 +511,11 @@ class TableWriter:
             yield read_shard(self.work, shard, self.table, columns)
 
     def commit(self, names: Sequence[str], statistics: dict[str, Any] | None = None) -> Manifest:
-        """Publish the shards ``names`` as the table: the old one goes, the new one comes, its manifest last."""
+        """Publish the shards ``names`` as the table: the old one goes, the new one comes, its manifest last.
+
+        Whatever else lies in the work folder stays out of the table. Killed on the way, the next run finds
+        either the markers or the manifest, and publishes the same table.
+        """
         markers = [read_json(join(self.work, f"{n}.done")) for n in names]
         rejected = [r for m in markers for r in m["rejected"]]
         manifest = Manifest(
@@ -397,15 +528,24 @@ class TableWriter:
             dict(sorted(Counter(r["reason"] for r in rejected).items())),
             statistics or {},
         )
+        kept = {*names, MANIFEST}
         if rejected:
             lines = "".join(json.dumps(r, sort_keys=True) + "\n" for r in rejected)
             write_bytes(join(self.work, REJECTED), lines.encode())
-        for name in names:
-            remove(join(self.work, f"{name}.done"))
-        remove(join(self.work, _STATE))
+            kept.add(REJECTED)
         write_json(join(self.work, MANIFEST), manifest.to_json())
+        self._drop_all_but(kept)
         move(self.work, self.out)
         return manifest
+
+    def _drop_all_but(self, kept: set[str]) -> None:
+        """Remove markers, state, half-written files and shards of no name from the work folder."""
+        fs, path = filesystem(self.work)
+        with io_errors(self.work):
+            fs.invalidate_cache()
+            found = [posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False)]
+        for name in sorted(set(found) - kept - {""}):
+            remove(join(self.work, name))
 
 
 def shard_name(index: int) -> str:
@@ -422,28 +562,52 @@ def remove(url: str) -> None:
 
 
 def move(source: str, target: str) -> None:
-    """Replace the folder ``target`` by ``source``; on an object store the manifest goes last."""
+    """Replace the folder ``target`` by ``source``; on an object store the manifest goes last.
+
+    On a disk the old folder steps aside and goes only when the new one is in its place. Whether ``target`` may
+    be replaced at all is what :func:`check_output` says before any work.
+    """
+    if is_local(target):
+        with io_errors(target, write=True):
+            _swap(Path(_plain(source)), Path(_plain(target)))
+        return
     fs, path = filesystem(source)
     with io_errors(target):
         remove(target)
-        if is_local(target):
-            Path(_plain(target)).parent.mkdir(parents=True, exist_ok=True)
-            os.rename(_plain(source), _plain(target))  # noqa: PTH104
-            return
+        write_json(join(target, _COPYING), {"srgpt": "table"})
         fs.invalidate_cache()
         files = sorted(fs.find(path), key=lambda p: p.endswith(MANIFEST))
         destination = filesystem(target)[1]
         for file in files:
             fs.copy(file, posixpath.join(destination, posixpath.relpath(file, path)))
+        remove(join(target, _COPYING))
         fs.rm(path, recursive=True)
 
 
+def _swap(source: Path, target: Path) -> None:
+    aside = Path(work_url(f"{target}.old"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+    try:
+        source.rename(target)
+    except OSError:
+        if aside.exists():
+            aside.rename(target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 @contextlib.contextmanager
-def staged_folder(out: str, *, keep: bool = False) -> Iterator[Path]:
+def staged_folder(out: str, *, keep: bool = False, reads: Sequence[str] = ()) -> Iterator[Path]:
     """Yield a local folder that becomes ``out`` (local or remote) when the block ends without an error.
 
-    With ``keep`` the folder survives a crash for the next run to resume from; else it starts empty.
+    With ``keep`` the folder survives a crash for the next run to resume from; else it starts empty. Raises
+    :class:`InputError` before any work where ``out`` holds something else than an earlier output of this kind,
+    or overlaps with one of the URLs ``reads``.
     """
+    check_output(out, "folder", reads)
     local = (
         Path(_plain(work_url(out)))
         if is_local(out)
@@ -451,16 +615,18 @@ def staged_folder(out: str, *, keep: bool = False) -> Iterator[Path]:
     )
     if not keep:
         shutil.rmtree(local, ignore_errors=True)
-    with io_errors(str(local)):
+    with io_errors(out, write=True):
         local.mkdir(parents=True, exist_ok=True)
     yield local
     if is_local(out):
         move(str(local), out)
         return
     remove(out)
+    write_json(join(out, _COPYING), {"srgpt": "folder"})
     fs, path = filesystem(out)
-    with io_errors(out):
+    with io_errors(out, write=True):
         fs.put(f"{local}/", f"{path}/", recursive=True)
+    remove(join(out, _COPYING))
     shutil.rmtree(local, ignore_errors=True)
 
 

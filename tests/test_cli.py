@@ -50,6 +50,18 @@ def test_help_imports_nothing_heavy() -> None:
         (["ask", "--in", "nowhere"], "nowhere"),
         (["validate", "--in", "nowhere"], "nowhere"),
         (["bake"], "No such command 'bake'"),
+        (["ingest", "--dataset", "../.."], "'../..' cannot name a dataset"),
+        (["ingest", "--dataset", ""], "'' cannot name a dataset"),
+        (["ingest", "--in", "/", "--set", "ingest.source=omni3d"], "Give --dataset NAME"),
+        (["ingest", "--in", "s3://", "--set", "ingest.source=omni3d"], "Give --dataset NAME"),
+        (["perceive", "--dataset", "../.."], "'../..' cannot name a dataset"),
+        (["validate", "--dataset", "../.."], "'../..' cannot name a dataset"),
+        (["perceive", "--dataset", ""], "'' cannot name a dataset"),
+        (["lift", "--in", "foo://x"], "foo:// cannot be used here"),
+        (
+            ["ingest", "--out", "/proc/x", "--set", "ingest.scenes=1"],
+            "/proc/.x.work/state.json: cannot be written",
+        ),
     ],
 )
 def test_wrong_input_is_explained_and_exits_with_2(tmp_path: Path, arguments: list[str], says: str) -> None:
@@ -64,3 +76,42 @@ def test_params_shows_what_would_be_used(tmp_path: Path) -> None:
     done = srgpt("params", "--set", "train.learning_rate=1e-4", cwd=tmp_path)
     assert "steps: 5\n" in done.stdout
     assert "learning_rate: 0.0001\n" in done.stdout
+
+
+def test_the_folder_of_a_source_names_its_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from srgpt.cli import _name_of
+
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path / "photos")
+    assert _name_of(".", None) == _name_of(f"file://{tmp_path}/photos/", None) == "photos"
+    assert _name_of("s3://bucket/photos/", None) == "photos"
+    assert _name_of("..", "bench") == "bench"
+    assert _name_of(None, None) == "train"
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Scenes in a folder whose name looks like rich's markup."""
+    folder = tmp_path_factory.mktemp("tables") / "b[" / "x]"
+    small = ("ingest.scenes=2", "ingest.procedural.image_size=48", "ingest.procedural.min_pixels=6")
+    sets = [word for value in (*small, "engine.workers=1") for word in ("--set", value)]
+    done = srgpt("ingest", "--out", str(folder), "--dataset", "toy", *sets, cwd=folder.parents[1])
+    assert done.returncode == 0, done.stderr
+    assert f"ingest toy: 2 rows in {folder}\n" in done.stderr
+    return folder
+
+
+def test_dropped_objects_are_counted(scenes: Path, tmp_path: Path) -> None:
+    perceived, graphs = str(tmp_path / "perceived"), str(tmp_path / "graphs")
+    assert srgpt("perceive", "--in", str(scenes), "--out", perceived).returncode == 0
+    done = srgpt("lift", "--in", perceived, "--out", graphs, "--set", "lift.min_mask_points=100000")
+    assert re.search(r"lift toy: 2 rows in .*\n  (\d+) objects, \1 dropped: few_points \1\n", done.stderr)
+
+
+def test_another_dataset_than_the_one_asked_for_is_refused(scenes: Path, tmp_path: Path) -> None:
+    done = srgpt("perceive", "--in", str(scenes), "--dataset", "train", "--out", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "--dataset train:" in done.stderr
+    assert "holds dataset 'toy'" in " ".join(done.stderr.split())
+    same = srgpt("perceive", "--in", str(scenes), "--dataset", "toy", "--out", str(tmp_path / "out"))
+    assert same.returncode == 0, same.stderr

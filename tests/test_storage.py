@@ -139,6 +139,15 @@ def test_inputs_follow_a_tree_that_moves(tmp_path: Path) -> None:
     assert storage.trace(str(tmp_path / "b" / "deep" / "two"), "lift") == str(tmp_path / "b" / "one")
 
 
+def test_manifests_that_name_each_other_are_an_error(tmp_path: Path) -> None:
+    write_all(tmp_path / "t")
+    path = tmp_path / "t" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "inputs": {"x": {"url": "../t", "fingerprint": "0"}}}))
+    with pytest.raises(InputError, match=r"manifest\.json: names itself among its own inputs"):
+        storage.trace(str(tmp_path / "t"), "ingest")
+
+
 @pytest.mark.parametrize(
     ("target", "base", "expected"),
     [
@@ -175,6 +184,197 @@ def test_a_full_disk_says_so_and_keeps_the_old_file(tmp_path: Path, monkeypatch:
         storage.write_json(str(tmp_path / "f.json"), {"new": 2})
     assert json.loads((tmp_path / "f.json").read_text()) == {"old": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["f.json"]
+
+
+# What an output may replace -----------------------------------------------------------------------------------
+
+
+def _stage(out: Path, kind: str, *reads: Path) -> None:
+    urls = [str(path) for path in reads]
+    if kind == "table":
+        storage.TableWriter(str(out), "graphs", stage="lift", dataset="d", params={}, reads=urls)
+        return
+    with storage.staged_folder(str(out), reads=urls) as folder:
+        (folder / "page.html").write_text("x")
+
+
+@pytest.mark.parametrize("kind", ["table", "folder"])
+@pytest.mark.parametrize(
+    "name", ["holiday.jpg", "manifest.json", "lineage.json", "summary.json", "metrics.json"]
+)
+def test_foreign_folders_are_never_replaced(tmp_path: Path, kind: str, name: str) -> None:
+    foreign = tmp_path / "home"
+    foreign.mkdir()
+    (foreign / name).write_text('{"name": "somebody else\'s"}')
+    with pytest.raises(InputError, match=f"home: is there already and was not written as a {kind} by srgpt"):
+        _stage(foreign, kind)
+    assert [p.name for p in tmp_path.iterdir()] == ["home"]
+    assert (foreign / name).exists()
+
+
+@pytest.mark.parametrize("kind", ["table", "folder"])
+def test_a_file_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        _stage(tmp_path / "out", kind)
+
+
+@pytest.mark.parametrize("kind", ["table", "folder"])
+def test_an_empty_folder_is_taken(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "out").mkdir()
+    _stage(tmp_path / "out", kind)
+
+
+def test_outputs_of_one_kind_do_not_replace_those_of_the_other(tmp_path: Path) -> None:
+    write_all(tmp_path / "table")
+    with pytest.raises(InputError, match="not written as a folder"):
+        _stage(tmp_path / "table", "folder")
+    for name, value in {
+        "lineage.json": {"commit": "c", "params_hash": "p"},
+        "parity.json": {"export_hash": "e"},
+        "summary.json": {"dataset": "d", "fingerprint": "f", "rules": []},
+    }.items():
+        (tmp_path / name).mkdir()
+        storage.write_json(str(tmp_path / name / name), value)
+        with pytest.raises(InputError, match="not written as a table"):
+            _stage(tmp_path / name, "table")
+        _stage(tmp_path / name, "folder")
+        assert [p.name for p in (tmp_path / name).iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize("kind", ["table", "folder"])
+@pytest.mark.parametrize("out", ["in", "in/deep", ".", "link"])
+def test_an_output_does_not_overlap_with_an_input(tmp_path: Path, kind: str, out: str) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    with pytest.raises(InputError, match=f"overlaps with the input {tmp_path}/in"):
+        _stage(tmp_path / out, kind, tmp_path / "in")
+    _stage(tmp_path / "in2", kind, tmp_path / "in")
+
+
+@pytest.mark.parametrize(
+    ("out", "read", "overlap"),
+    [
+        ("s3://b/in", "s3://b/in/", True),
+        ("s3a://b/in/x", "s3://b/in", True),
+        ("s3://b/in/../in", "s3://b/in", True),
+        ("s3://b", "s3://b/in", True),
+        ("s3://b/in2", "s3://b/in", False),
+        ("s3://c/in", "s3://b/in", False),
+        ("/b/in", "s3://b/in", False),
+        ("file:///b/in", "/b/in/x", True),
+    ],
+)
+def test_urls_overlap(out: str, read: str, overlap: bool) -> None:
+    assert storage._overlap(out, read) is overlap
+    assert storage._overlap(read, out) is overlap
+
+
+def test_a_table_is_made_again_over_itself(tmp_path: Path) -> None:
+    write_all(tmp_path / "t")
+    assert write_all(tmp_path / "t", {"a": 2}).params == {"a": 2}
+    assert storage.read_manifest(str(tmp_path / "t")).params == {"a": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["t"]
+
+
+def test_the_old_output_comes_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_all(tmp_path / "t")
+    real = Path.rename
+
+    def fails(self: Path, target: Path) -> Path:
+        if self.name == ".t.work":
+            raise OSError(5, "Input/output error")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "rename", fails)
+    with pytest.raises(SrgptError, match="Input/output error"):
+        write_all(tmp_path / "t", {"a": 2})
+    assert storage.read_manifest(str(tmp_path / "t")).params == {"a": 1}
+
+
+# Kills while publishing ---------------------------------------------------------------------------------------
+
+
+def test_leftovers_of_a_kill_are_not_published(tmp_path: Path) -> None:
+    table = writer(tmp_path / "t")
+    for name in (f"{NAMES[0]}.4242.tmp", "part-00009.parquet", "part-00009.parquet.done"):
+        (Path(table.work) / name).write_bytes(b"{}")
+    write_all(tmp_path / "t")
+    assert {p.name for p in (tmp_path / "t").iterdir()} == {*NAMES, "manifest.json", "rejected.jsonl"}
+
+
+@pytest.mark.parametrize("step", ["_drop_all_but", "move"])
+def test_a_kill_while_publishing_loses_nothing(
+    tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(storage if step == "move" else storage.TableWriter, step, killed)
+        write_all(tmp_path / "t")
+    assert writer(tmp_path / "t").missing(NAMES) == []
+    write_all(tmp_path / "t")
+    write_all(tmp_path / "whole")
+    for path in (tmp_path / "whole").iterdir():
+        assert (tmp_path / "t" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_complete_table_of_other_parameters_is_not_taken_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "move", lambda *_: None)
+        write_all(tmp_path / "t")
+    assert writer(tmp_path / "t", {"a": 2}).missing(NAMES) == NAMES
+
+
+# Places that cannot be used -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", ["foo://x/y", "gs://bucket/t"])
+def test_a_scheme_that_cannot_be_used_is_named(url: str) -> None:
+    with pytest.raises(InputError, match=f"{url}/.*: {url.split(':')[0]}:// cannot be used here .* s3://"):
+        storage.read_manifest(url)
+
+
+def test_a_place_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SrgptError, match="cannot be written there"):
+        writer(Path("/proc/x"))
+    with pytest.raises(SrgptError, match="cannot be written there"), storage.staged_folder("/proc/x"):
+        pass
+
+
+def test_a_kill_while_copying_to_a_store_leaves_an_output_that_is_still_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    out = "memory://killed/t"
+
+    def make() -> None:
+        table = storage.TableWriter(out, "graphs", stage="lift", dataset="d", params={})
+        for name in table.missing(NAMES):
+            storage.write_shard(table.work, name, "graphs", rows(name))
+        table.commit(NAMES)
+
+    def killed(self: object, source: str, target: str) -> None:
+        if NAMES[1] in target:
+            raise KeyboardInterrupt
+        real(self, source, target)  # type: ignore[arg-type]
+
+    real = MemoryFileSystem.cp_file
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(MemoryFileSystem, "copy", killed)
+        make()
+    assert not storage.exists(f"{out}/manifest.json")
+    make()
+    found = storage.filesystem(out)[0].find("/killed")
+    assert sorted(found) == [f"/killed/t/{name}" for name in ("manifest.json", *NAMES)]
+    with pytest.raises(InputError, match="is there already"), storage.staged_folder(out):
+        pass
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def run(params: Params, *, source: str, out: str) -> dict[str, Any]:
     """
     manifest = storage.read_manifest(source, "conversations")
     urls = {role: storage.trace(source, stage) for role, stage in CHAIN.items()}
-    with storage.staged_folder(out) as folder:
+    with storage.staged_folder(out, reads=list(urls.values())) as folder:
         summary = _judge(params, manifest, urls, folder)
         storage.write_json(str(folder / "summary.json"), summary)
         (folder / "index.html").write_text(report.page(summary))
@@ -70,6 +70,11 @@ def _judge(params: Params, manifest: storage.Manifest, urls: dict[str, str], fol
         },
         "rows": {row["table"]: row["rows"] for row in data.rows["tables"]},
         "rejected": {role: storage.read_manifest(url).rejected for role, url in urls.items()},
+        "objects": {
+            role: {"objects": table.statistics["objects"], "dropped": table.dropped}
+            for role, table in ((role, storage.read_manifest(url)) for role, url in urls.items())
+            if "objects" in table.statistics
+        },
     }
 
 

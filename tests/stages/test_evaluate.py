@@ -131,6 +131,39 @@ def test_a_killed_evaluation_goes_on(
     assert (tmp_path / "out/index.html").read_bytes() == (tmp_path / "fresh/index.html").read_bytes()
 
 
+def test_a_tracking_failure_loses_no_prediction(
+    tmp_path: Path, checkpoint: Path, make_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_tables(tmp_path / "data", scenes=2, shards=2)
+    original, asked = Predictor.predict, []
+
+    def predict(self, found, inputs, advance=lambda _: None):
+        asked.append(inputs)
+        return original(self, found, inputs, advance)
+
+    def track(*args: object) -> dict[str, str]:
+        raise SrgptError("MLflow at http://somewhere: no answer")
+
+    monkeypatch.setattr(Predictor, "predict", predict)
+    arguments = {"source": source, "model": str(checkpoint), "out": str(tmp_path / "out")}
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "_track", track)
+        with pytest.raises(SrgptError, match="no answer"):
+            evaluate.run(make_params(), **arguments)
+    assert len(asked) == 6
+    metrics = evaluate.run(make_params(), **arguments)
+    assert len(asked) == 6
+    assert metrics["rgbd"]["questions"] == read_manifest(str(tmp_path / "out/predictions")).rows / 3
+    # other parameters ask anew
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "_track", track)
+        with pytest.raises(SrgptError, match="no answer"):
+            evaluate.run(make_params(), **arguments)
+    asked.clear()
+    evaluate.run(make_params("evaluate.max_new_tokens=3"), **arguments)
+    assert len(asked) == 6
+
+
 def test_without_depth_the_model_is_asked_without_it(
     tmp_path: Path, checkpoint: Path, make_params: Callable[..., Params]
 ) -> None:
@@ -169,7 +202,7 @@ def test_trouble_before_any_work(
     source = write_tables(tmp_path / "data", scenes=1, shards=1)
     out = str(tmp_path / "out")
     with pytest.raises(InputError, match=r"not a model folder"):
-        evaluate.run(make_params(), source=source, model=str(tmp_path), out=out)
+        evaluate.run(make_params(), source=source, model=str(tmp_path / "data"), out=out)
     with pytest.raises(InputError, match=r"holds scenes .* conversations was expected"):
         evaluate.run(
             make_params(), source=str(tmp_path / "data/perceived/bench"), model=str(checkpoint), out=out

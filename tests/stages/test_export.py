@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.export import bundle
@@ -15,7 +16,7 @@ from srgpt.export.questions import read_smoke, sample
 from srgpt.export.repository import RUNTIME
 from srgpt.model.modeling import PIXEL_INPUTS
 from srgpt.model.processing import Question
-from srgpt.serving.bundle import bundle_hash, read_manifest
+from srgpt.serving.bundle import bundle_hash, read_manifest, verify
 from srgpt.stages import export as stage
 from tests.export import tiny
 from tests.model.tiny import make_tiny
@@ -28,17 +29,27 @@ def test_the_export_is_whole_and_proven() -> None:
     assert report["max_logit_error"] < 1e-3
     assert (report["same_answers"], report["questions"]) == (6, 6)
     manifest = read_manifest(folder / "onnx")
+    version = folder / "triton" / "srgpt" / "1"
+    served = read_manifest(version)
     lineage = json.loads((folder / "lineage.json").read_text())
-    assert lineage["export_hash"] == report["export_hash"] == bundle_hash(manifest)
+    assert lineage["export_hash"] == report["export_hash"] == bundle_hash(served)
     assert lineage["commit"] == "abc123"
     decoder = manifest["files"]["decoder/model.onnx"]
     assert decoder["inputs"]["inputs_embeds"] == ["batch_size", "sequence_length", 32]
     assert manifest["files"]["tower.onnx"]["outputs"] == {"features": ["images", 16, 16]}
-    version = folder / "triton" / "srgpt" / "1"
     assert {p.relative_to(version / "srgpt").as_posix() for p in (version / "srgpt").rglob("*.py")} == set(
         RUNTIME
     )
-    assert bundle_hash(read_manifest(version / "onnx")) == lineage["export_hash"]
+    files = {p.relative_to(version).as_posix() for p in version.rglob("*") if p.is_file()}
+    assert set(served["files"]) == files - {"manifest.json"}
+    verify(version, served)
+    assert not (folder.parent / f"{folder.name}.parity.json").exists()
+
+
+def test_dvc_exports_again_when_the_shipped_runtime_changes(root: Path) -> None:
+    dependencies = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]["export"]["deps"]
+    for name in RUNTIME:
+        assert any(f"srgpt/{name}" == d or f"srgpt/{name}".startswith(f"{d}/") for d in dependencies), name
 
 
 def test_smoke_questions_are_the_benchmarks_own() -> None:
@@ -131,7 +142,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not known what the model was made from"):
         stage.run(tiny.params(), source=str(tmp_path), benchmark=tiny.benchmark(), out=str(tmp_path / "x"))
     (tmp_path / "lineage.json").write_text("{}")
-    with pytest.raises(InputError, match=r"config\.json is missing"):
+    with pytest.raises(InputError, match=r"config\.json, processor_config\.json missing"):
         stage.run(tiny.params(), source=str(tmp_path), benchmark=tiny.benchmark(), out=str(tmp_path / "x"))
 
 

@@ -77,11 +77,11 @@ def test_a_killed_run_goes_on_from_its_finished_shards(tmp_path, monkeypatch):
     assert shards(out) == shards(whole)
 
 
-def test_work_of_other_parameters_is_not_reused(tmp_path):
-    out = tmp_path / "scenes"
-    first = ingest.run(small(), source=None, out=str(out), dataset="train")
-    other = ingest.run(small(max_objects=4), source=None, out=str(out), dataset="train")
-    assert first.fingerprint != other.fingerprint
+@pytest.mark.parametrize("name", ["", "..", "../..", "a/b"])
+def test_a_dataset_has_a_plain_name(tmp_path, name):
+    with pytest.raises(InputError, match="Give --dataset NAME"):
+        ingest.run(small(), source=None, out=str(tmp_path / "scenes"), dataset=name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_impossible_settings_end_in_an_error_with_the_counts(tmp_path):
@@ -130,7 +130,9 @@ def test_unreadable_pictures_are_set_aside_and_counted(tmp_path):
     (rejected,) = read_rejected(str(tmp_path / "out"))
     assert rejected["id"] == "omni3d-000001"
     assert "1.png" in rejected["detail"]
-    assert read_manifest(str(tmp_path / "out")).statistics["kept_annotations"] == 3
+    assert read_manifest(str(tmp_path / "out")).statistics == {
+        "images": 3, "annotations": 3, "objects": 2, "dropped": {},
+    }  # fmt: skip
 
 
 def test_nothing_usable_is_an_error_and_a_repaired_source_is_read_afresh(tmp_path):
@@ -144,8 +146,28 @@ def test_nothing_usable_is_an_error_and_a_repaired_source_is_read_afresh(tmp_pat
     assert ingest.run(OMNI, source=source, out=str(tmp_path / "out"), dataset="real").rows == 3
 
 
+def test_the_folder_can_be_a_parameter_of_the_dataset(tmp_path):
+    url, other = photographs(tmp_path / "in"), photographs(tmp_path / "other", {1})
+    own = {"source": "omni3d", "url": url}
+    params = build({"datasets": {"train": {"ingest": own}, "bench": {}}, "engine": {"workers": 1}})
+    train = params.for_dataset("train")
+    manifest = ingest.run(train, source=None, out=str(tmp_path / "out"), dataset="train")
+    assert (manifest.rows, manifest.rejected) == (3, {})
+    assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
+    given = ingest.run(train, source=other, out=str(tmp_path / "out"), dataset="train")
+    assert (given.rows, given.rejected) == (2, {"unreadable-image": 1}), "--in wins"
+    with pytest.raises(InputError, match="overlaps with the input"):
+        ingest.run(train, source=None, out=f"{url}/scenes", dataset="train")
+
+
+def test_a_generating_source_takes_no_url(tmp_path):
+    params = build({"ingest": {"url": "/data/omni3d"}})
+    with pytest.raises(InputError, match=r"/data/omni3d: ingest\.source is 'procedural'.*ingest\.url null"):
+        ingest.run(params, source=None, out=str(tmp_path / "out"), dataset="train")
+
+
 def test_omni3d_needs_a_folder(tmp_path):
-    with pytest.raises(InputError, match="give it with --in"):
+    with pytest.raises(InputError, match=r"give it with --in.*set datasets\.real\.ingest\.url"):
         ingest.run(OMNI, source=None, out=str(tmp_path / "out"), dataset="real")
     with pytest.raises(InputError, match="not found"):
         ingest.run(OMNI, source=str(tmp_path), out=str(tmp_path / "out"), dataset="real")

@@ -55,6 +55,22 @@ def test_missing_things_are_named_with_scene_and_setting(complete_rows, tmp_path
     assert not (tmp_path / "perceived").exists()
 
 
+def test_every_gap_of_a_scene_is_named_at_once_and_the_scene_is_set_aside_once(complete_rows, tmp_path):
+    rows = list(read_rows(str(complete_rows), "scenes"))
+    nothing = {"depth": None, "gravity": None, "intrinsics": None}
+    rows[0] = {**rows[0], **nothing, **{f"{key}_source": None for key in nothing}}
+    source = table(tmp_path / "scenes", rows)
+    with pytest.raises(InputError, match="1 of 2 scenes are incomplete") as caught:
+        perceive.run(build(SMALL), source=source, out=str(tmp_path / "perceived"))
+    settings = ("perceive.depth=none", "perceive.gravity=level", "perceive.intrinsics=fov")
+    assert all(setting in str(caught.value) for setting in settings)
+    params = build({**SMALL, "perceive": {"on_missing": "reject"}})
+    manifest = perceive.run(params, source=source, out=str(tmp_path / "perceived"))
+    assert manifest.rejected == {"missing-depth": 1}
+    (rejected,) = read_rejected(str(tmp_path / "perceived"))
+    assert all(setting in rejected["detail"] for setting in settings)
+
+
 def test_incomplete_scenes_can_be_set_aside(complete_rows, tmp_path):
     rows = list(read_rows(str(complete_rows), "scenes"))
     rows[1] = {**rows[1], "intrinsics": None, "intrinsics_source": None}

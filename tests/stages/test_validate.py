@@ -16,10 +16,11 @@ from great_expectations.checkpoint import UpdateDataDocsAction
 from PIL import Image
 
 from srgpt import storage
+from srgpt.curation import frames, report, totals
 from srgpt.errors import InputError, SrgptError
-from srgpt.params import load
-from srgpt.records import encode_depth, encode_png, encode_rle
-from srgpt.stages import validate
+from srgpt.params import ValidateParams, build, load
+from srgpt.records import Rejected, encode_depth, encode_png, encode_rle
+from srgpt.stages import ask, ingest, lift, perceive, validate
 
 WIDTH, HEIGHT = 32, 24
 LEFT = {"center": [-1.0, 0.0, 4.0], "size": [1.0, 1.0, 1.0]}
@@ -431,6 +432,69 @@ def test_a_table_made_again_breaks_the_lineage(tmp_path: Path) -> None:
         run(source, tmp_path / "report")
 
 
+def test_dropped_objects_are_not_rejected_scenes(tmp_path: Path) -> None:
+    writer = storage.TableWriter(str(tmp_path / "t"), "scenes", stage="ingest", dataset="toy", params={})
+    ids = ["s0/1", "s0/2", "annotations/7", "s8", "s9"]
+    rejected = [Rejected(name, "truncated", "why") for name in ids]
+    storage.write_shard(writer.work, "part-00000.parquet", "scenes", [_scene("s0"), _scene("s1")], rejected)
+    writer.commit(["part-00000.parquet"])
+    data = frames.Frames(rows={"scenes": [{"scene_id": f"s{i}", "table": "scenes"} for i in range(2)]})
+    totals.add_tables(data, {"scenes": str(tmp_path / "t")})
+    (row,) = data.rows["tables"]
+    assert (row["rejected"], row["rejected_share"]) == (2, 0.5)
+
+
+def test_the_page_lists_dropped_objects_by_reason(good: tuple[Path, dict[str, Any]]) -> None:
+    assert good[1]["objects"] == {}, "tables that count no objects"
+    assert "no table of this chain counts objects" in report.page(good[1])
+    objects = {
+        "scenes": {"objects": 3, "dropped": {}},
+        "graphs": {"objects": 58, "dropped": {"few_points": 45}},
+    }
+    text = re.sub(r"</?t[dr][^>]*>|\s+", " ", report.page({**good[1], "objects": objects}))
+    assert re.search(r"graphs +few_points +45 +58", text)
+    assert re.search(r"scenes +nothing +0 +3", text)
+
+
+def test_the_demo_benchmark_is_judged_for_balance(root: Path) -> None:
+    """250 scenes of 10 questions in 24 categories: about 100 in each, some fewer."""
+    assert load(root / "params.yaml").validate_.min_balance_rows == ValidateParams().min_balance_rows == 40
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_a_report_is_made_again_and_replaces_nothing_else(tmp_path: Path) -> None:
+    source = make_chain(tmp_path)
+    for _ in range(2):
+        assert run(source, tmp_path / "report")["passed"]
+    for place in ("scenes", "conversations", "."):
+        with pytest.raises(InputError, match="overlaps with the input"):
+            run(source, tmp_path / place)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "summary.json").write_text("{}")
+    with pytest.raises(InputError, match="was not written as a folder by srgpt"):
+        run(source, tmp_path / "home")
+
+
+@pytest.mark.omni3d_mini
+@pytest.mark.usefixtures("plain_report")
+def test_photographs_pass_through_the_whole_chain(omni3d_mini: Path, tmp_path: Path) -> None:
+    own = {"source": "omni3d", "url": str(omni3d_mini)}
+    params = build({"ingest": own, "ask": {"truth": "cuboids"}, "engine": {"workers": 1}})
+    urls = {role: str(tmp_path / role) for role in STAGES}
+    ingest.run(params, source=None, out=urls["scenes"], dataset="mini")
+    perceive.run(params, source=urls["scenes"], out=urls["perceived"])
+    lifted = lift.run(params, source=urls["perceived"], out=urls["graphs"])
+    asked = ask.run(params, source=urls["graphs"], out=urls["conversations"])
+    summary = validate.run(params, source=urls["conversations"], out=str(tmp_path / "report"))
+    assert summary["passed"]
+    assert summary["rows"]["scenes"] == summary["rows"]["perceived"] == 4
+    assert summary["objects"]["scenes"]["objects"] == 58 + sum(summary["rejected"]["scenes"].values())
+    assert summary["objects"]["graphs"] == {"objects": 58, "dropped": lifted.dropped}
+    assert asked.statistics["turns"] >= 10
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert all(reason in text for reason in lifted.dropped)
+
+
 @pytest.mark.usefixtures("plain_report")
 def test_thresholds_of_the_whole_dataset(tmp_path: Path) -> None:
     settings = ("validate.min_balance_rows=6", "validate.min_rows=7")
@@ -446,7 +510,7 @@ def test_bad_perception_fails_training_data_once_there_is_enough_of_it(tmp_path:
         ("graphs", f"s{i}"): lambda row: row["nodes"][0].update(truth={**LEFT, "center": [9.0, 0.0, 4.0]})
         for i in range(30)
     }
-    text, summary = broken(tmp_path, poisons, scenes=60)
+    text, summary = broken(tmp_path, poisons, "validate.min_balance_rows=200", scenes=60)
     assert failed_rules(summary) == {"labels_accurate"}
     assert "fact left_right: 0.5" in text
 
