@@ -251,12 +251,13 @@ class Run:
         mlflow.log_params({k: str(v)[:500] for k, v in values.items()}, run_id=self.id)
 
     def log_metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers; not-finite ones are left out."""
+        """Log numbers; not-finite ones are left out. Raises :class:`SrgptError` where the server refuses them."""
         import mlflow
 
         finite = {k: float(v) for k, v in values.items() if v is not None and math.isfinite(v)}
         if finite:
-            mlflow.log_metrics(finite, step=step, run_id=self.id)
+            with _errors(self.client.tracking_uri):
+                mlflow.log_metrics(finite, step=step, run_id=self.id)
 
     def log_artifacts(self, folder: Path, to: str | None = None) -> None:
         """Upload a folder."""
@@ -337,22 +338,34 @@ def log_to_run(
     params: TrackingParams, run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str] | None = None
 ) -> bool:
     """Add metrics and tags to a run without reopening it; return False where there is no such run."""
-    import mlflow
-
     client = connect(params)
     with _errors(tracking_uri(params)):
-        try:
-            found = client.get_run(run_id)
-        except mlflow.exceptions.MlflowException as error:
-            if _is(error, "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return False
-            raise
-        if found.info.lifecycle_stage != "active":
+        run = _find_run(client, run_id)
+        if run is None:
             return False
-        run = Run(client, run_id, found.info.experiment_id)
         run.log_metrics(metrics)
         run.set_tags(tags or {})
     return True
+
+
+def has_run(params: TrackingParams, run_id: str) -> bool:
+    """Return whether the tracking server has this run, and not as a deleted one."""
+    client = connect(params)
+    with _errors(tracking_uri(params)):
+        return _find_run(client, run_id) is not None
+
+
+def _find_run(client: MlflowClient, run_id: str) -> Run | None:
+    import mlflow
+
+    try:
+        found = client.get_run(run_id)
+    except mlflow.exceptions.MlflowException as error:
+        if _is(error, "RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+    active = found.info.lifecycle_stage == "active"
+    return Run(client, run_id, found.info.experiment_id) if active else None
 
 
 # Registry -------------------------------------------------------------------------------------------------

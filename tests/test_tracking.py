@@ -184,6 +184,16 @@ def test_connecting_leaves_the_environment_alone(store: TrackingParams, tmp_path
         pass
     assert not tracking.log_to_run(store, run.id, {"a": 1.0})
     assert tracking.log_to_run(other, run.id, {"a": 1.0})
+    assert not tracking.has_run(store, run.id)
+    assert tracking.has_run(other, run.id)
+    tracking.connect(other).delete_run(run.id)
+    assert not tracking.has_run(other, run.id)
+
+
+def test_metrics_that_are_refused_are_an_error_for_people(store: TrackingParams) -> None:
+    run = tracking.Run(tracking.connect(store), "f" * 32, "")
+    with pytest.raises(SrgptError, match=rf"MLflow at sqlite.*{'f' * 32}"):
+        run.log_metrics({"a": 1.0}, step=1)
 
 
 def test_a_run_may_be_opened_where_git_and_user_are_unknown(

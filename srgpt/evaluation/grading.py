@@ -15,11 +15,14 @@ from srgpt.geometry.language import parse_yes_no, verdict
 from srgpt.geometry.units import parse_clock, parse_length
 from srgpt.records import GROUP_OF
 
-GRADER = "rules-1"
+GRADER = "rules-2"
 """Version of these rules: figures of different graders are not comparable."""
 
 LOW, HIGH = 0.75, 1.25
 """A length succeeds from LOW to HIGH times the truth, both included."""
+
+_ROUNDING = 1e-9
+"""Relative: ``0.75 * 0.4`` is above ``0.3`` in floating point, and the edges are included."""
 
 HOURS = 1.0
 """A clock direction succeeds within so many hours, the short way round, included."""
@@ -49,7 +52,8 @@ def grade(text: str, category: str, truth: float) -> Grade:
     if category.endswith("_data"):
         # a length of zero has no relative error, and only zero meets it
         error = abs(predicted - truth) / truth if truth > 0 else None
-        return Grade(predicted, LOW * truth <= predicted <= HIGH * truth, error)
+        low, high = LOW * truth * (1 - _ROUNDING), HIGH * truth * (1 + _ROUNDING)
+        return Grade(predicted, low <= predicted <= high, error)
     return Grade(predicted, predicted == truth, None)
 
 

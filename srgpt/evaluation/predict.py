@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from transformers.utils import logging
 
 from srgpt.errors import InputError
 from srgpt.evaluation.grading import grade
 from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
+from srgpt.model.loading import load_model
 from srgpt.model.pixels import Picture
 from srgpt.model.processing import Question
 from srgpt.model.prompts import Inputs
@@ -58,21 +57,7 @@ class Predictor:
         Raises :class:`InputError` where the folder does not hold a whole model.
         """
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        missing = [n for n in ("config.json", "processor_config.json") if not (folder / n).is_file()]
-        if missing:
-            raise InputError(
-                f"{folder}: not a model folder ({', '.join(missing)} missing). Run `srgpt train` first."
-            )
-        logging.disable_progress_bar()
-        try:
-            processor = SrgptProcessor.from_pretrained(folder)
-            model = SrgptForConditionalGeneration.from_pretrained(
-                folder, dtype=torch.float32 if device == "cpu" else "auto"
-            )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise InputError(
-                f"{folder}: the model cannot be loaded ({error}). Run `srgpt train` again."
-            ) from error
+        model, processor = load_model(folder, "float32" if device == "cpu" else "auto")
         model = model.to(torch.device(device))  # type: ignore[arg-type]
         return cls(model, processor, batch_size=batch_size, max_new_tokens=max_new_tokens)
 

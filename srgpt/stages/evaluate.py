@@ -24,14 +24,14 @@ from srgpt.tracking import Lineage
 log = logging.getLogger(__name__)
 
 PREDICTIONS = "predictions"
-_RESUMED = ".predictions.work"
 
 
 def run(params: Params, *, source: str, model: str, out: str) -> dict[str, Any]:
     """Evaluate the model folder ``model`` on the conversations at ``source``; write the report ``out``.
 
     ``out`` gets ``metrics.json``, ``predictions/`` (a table), ``plots/``, ``index.html``, ``lineage.json``.
-    Returns what ``metrics.json`` holds. A killed evaluation goes on from its finished shards.
+    Returns what ``metrics.json`` holds. A killed evaluation goes on from its finished shards, one that failed
+    later (in its report, at the tracking server) from its predictions.
     Raises :class:`SrgptError` before any work where the tracking server does not answer,
     :class:`InputError` where there is nothing to ask or the model is none.
     """
@@ -41,7 +41,8 @@ def run(params: Params, *, source: str, model: str, out: str) -> dict[str, Any]:
     variants = variants_of(scenes)
     if variants.note:
         log.warning("%s: %s", manifest.dataset, variants.note)
-    with storage.local_copy(model) as folder, storage.staged_folder(out, keep=True) as local:
+    reads = [source, scenes, model]
+    with storage.local_copy(model) as folder, storage.staged_folder(out, keep=True, reads=reads) as local:
         _clear(local)
         predictor = Predictor.load(
             folder, batch_size=params.evaluate.batch_size, max_new_tokens=params.evaluate.max_new_tokens
@@ -159,9 +160,13 @@ def _identity(folder: Path) -> str:
 
 
 def _clear(local: Path) -> None:
-    """Leave of a killed evaluation only its finished predictions."""
+    """Leave of an unfinished evaluation only its predictions, for the table's writer to take up or to refuse."""
+    whole = local / PREDICTIONS
+    work = Path(storage.work_url(str(whole)))
+    if whole.exists():
+        storage.move(str(whole), str(work))
     for child in local.iterdir():
-        if child.name != _RESUMED:
+        if child != work:
             storage.remove(str(child))
 
 

@@ -1,61 +1,63 @@
-"""``train``: conversations in, a model folder out; metrics and lineage to MLflow."""
+"""``train``: conversations in, a model folder out; metrics and lineage to MLflow.
+
+Beside the work folder (``.NAME.work``) lie, while a training is unfinished, its state (what it is a training
+of, in which MLflow run; it goes only after the model was published) and a lock against a second trainer.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from srgpt.errors import InputError
-from srgpt.params import Params
-from srgpt.storage import digest, exists, read_json, read_manifest, staged_folder, trace, write_json
-from srgpt.tracking import Lineage, connect, start_run
+from srgpt.errors import InputError, SrgptError
+from srgpt.params import Params, TrackingParams
+from srgpt.storage import digest, read_json, read_manifest, staged_folder, trace, write_json
+from srgpt.tracking import Lineage, Run, connect, has_run, start_run
 from srgpt.training.launch import launch
-from srgpt.training.worker import Job
+from srgpt.training.metrics import UNDELIVERED
+from srgpt.training.worker import CHECKPOINTS, Job
 
 log = logging.getLogger(__name__)
 
-_STATE = "state.json"
 _JOB = "job.json"
+_SUMMARY = "training.json"
+"""Written last: with it, the model is whole."""
+
+_NEUTRAL = {"dataset", "log_steps", "checkpoint_steps", "data_workers"}
+"""Keys of the ``train`` section that do not change the model; ``dataset`` only names the usual source."""
 
 
 def run(params: Params, *, source: str, out: str) -> dict[str, Any]:
     """Train on the conversations at ``source``; write the model folder ``out``; return its ``training.json``.
 
     Killed and started again with the same data and parameters, it goes on from its last checkpoint, in the
-    same MLflow run, to the same loss.
+    same MLflow run, to the same loss; where only the publication failed, it publishes. Raises
+    :class:`SrgptError` where another process trains the same folder.
     """
     connect(params.tracking)
     manifest = read_manifest(source, "conversations")
     if manifest.rows == 0:
         raise InputError(f"{source}: has no conversations to train on")
     scenes = trace(source, "perceive")
-    data = {params.train.dataset: manifest.fingerprint}
-    with staged_folder(out, keep=True) as work:
-        identity = digest([params.train.model_dump(mode="json"), params.seed, data])
-        run_id = _previous_run(work, identity)
-        lineage = Lineage.of(params, data)
-        with start_run(
-            params.tracking,
-            f"train-{params.profile}",
-            stage="train",
-            lineage=lineage,
-            run_id=run_id,
-            system_metrics=True,
-        ) as active:
-            write_json(str(work / _STATE), {"identity": identity, "run_id": active.id})
-            if run_id is None:
-                active.log_params(chosen_params(params))
-                active.log_dict(params.dump(), "params.yaml")
-            job = Job(params.dump(), source, scenes, str(work), active.id)
-            launch(job, params.train.ranks, work / _JOB)
-            summary: dict[str, Any] = read_json(str(work / "training.json"))
-            active.log_metrics({f"train/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
-            for name in ("training.json", "lineage.json"):
-                active.log_artifact(work / name)
-        _clear(work)
+    data = {manifest.dataset: manifest.fingerprint}
+    with contextlib.ExitStack() as held:
+        with staged_folder(out, keep=True, reads=[source, scenes]) as work:
+            held.enter_context(_only_trainer(work))
+            summary = _train(params, source, scenes, work, data)
+            _clear(work)
+        state_file(work).unlink(missing_ok=True)
     return summary
+
+
+def state_file(work: Path) -> Path:
+    """Return where the state of the training in the folder ``work`` is: beside it, for it is not published."""
+    return work.with_name(f"{work.name}.state.json")
 
 
 def chosen_params(params: Params) -> dict[str, Any]:
@@ -69,21 +71,126 @@ def chosen_params(params: Params) -> dict[str, Any]:
     return {**flat, "seed": params.seed, "profile": params.profile}
 
 
-def _previous_run(work: Path, identity: str) -> str | None:
-    """Return the MLflow run of a killed training of the same data and parameters; else empty the work folder."""
-    path = str(work / _STATE)
-    if exists(path):
-        state = read_json(path)
-        if state.get("identity") == identity:
-            log.info("going on with run %s", state["run_id"])
-            return str(state["run_id"])
+def _train(params: Params, source: str, scenes: str, work: Path, data: dict[str, str]) -> dict[str, Any]:
+    """Train in the folder ``work``, unless a whole model is there already, and report to MLflow."""
+    identity = digest([params.train.model_dump(mode="json", exclude=_NEUTRAL), params.seed, data])
+    run_id = _previous_run(params.tracking, work, identity)
+    with start_run(
+        params.tracking,
+        f"train-{params.profile}",
+        stage="train",
+        lineage=Lineage.of(params, data),
+        run_id=run_id,
+        system_metrics=True,
+    ) as active:
+        write_json(str(state_file(work)), {"identity": identity, "run_id": active.id})
+        if run_id is None:
+            active.log_params(chosen_params(params))
+            active.log_dict(params.dump(), "params.yaml")
+        if (work / _SUMMARY).exists():
+            log.info("%s: the model was trained before; it is published", work)
+        else:
+            launch(Job(params.dump(), source, scenes, str(work), active.id), params.train.ranks, work / _JOB)
+        return _report(active, work)
+
+
+def _report(active: Run, work: Path) -> dict[str, Any]:
+    """Log what the training left in the folder ``work``; return its summary."""
+    undelivered = work / UNDELIVERED
+    if undelivered.exists():
+        for step, values in read_json(str(undelivered)):
+            active.log_metrics(values, step)
+        undelivered.unlink()
+    lineage = read_json(str(work / "lineage.json"))
+    if lineage["run_id"] != active.id:  # a new run has taken the place of one that is gone
+        write_json(str(work / "lineage.json"), {**lineage, "run_id": active.id})
+    summary: dict[str, Any] = read_json(str(work / _SUMMARY))
+    active.log_metrics({f"train/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
+    for name in (_SUMMARY, "lineage.json"):
+        active.log_artifact(work / name)
+    return summary
+
+
+# The work folder ------------------------------------------------------------------------------------------
+
+
+def _previous_run(tracking: TrackingParams, work: Path, identity: str) -> str | None:
+    """Return the MLflow run of an unfinished training of the same data and parameters, where there is one.
+
+    Unfinished work of other data or parameters is set aside.
+    """
+    if not any((work / name).exists() for name in (_JOB, CHECKPOINTS, _SUMMARY)):
+        return None  # nothing was begun, or the last model was published
+    path = state_file(work)
+    state = read_json(str(path)) if path.exists() else {}
+    if state.get("identity") != identity:
+        _set_aside(work)
+        return None
+    run_id = str(state["run_id"])
+    if not has_run(tracking, run_id):
+        log.warning(
+            "%s: its MLflow run %s is not on the tracking server any more; going on from its checkpoints "
+            "in a new run",
+            work,
+            run_id,
+        )
+        return None
+    log.info("going on with run %s", run_id)
+    return run_id
+
+
+def _set_aside(work: Path) -> None:
+    """Move unfinished work to a folder beside, in place of what was set aside before, and say so."""
+    aside = work.with_name(f"{work.name}.earlier")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
     for child in work.iterdir():
-        shutil.rmtree(child) if child.is_dir() else child.unlink()
-    return None
+        child.rename(aside / child.name)
+    log.warning(
+        "%s: the unfinished training here was of other data or parameters, so this one starts anew; "
+        "it was moved to %s. Delete that folder if it is not needed.",
+        work,
+        aside,
+    )
 
 
 def _clear(work: Path) -> None:
     """Leave the model only."""
-    shutil.rmtree(work / "checkpoints", ignore_errors=True)
-    for name in (_STATE, _JOB):
-        (work / name).unlink()
+    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
+    (work / _JOB).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _only_trainer(work: Path) -> Iterator[None]:
+    """Hold the lock beside the folder ``work``, which ends with this process however that ends."""
+    path = work.with_name(f"{work.name}.lock")
+    with _locked(path, work) as file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        work.mkdir(exist_ok=True)  # who held the lock until now may have moved it into place
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, work: Path) -> IO[str]:
+    """Open and lock the file ``path``; closing it unlocks it."""
+    while True:
+        file = path.open("a+")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass  # its holder has just removed it
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
+            raise SrgptError(
+                f"{work}: process {holder} trains here already. "
+                "Wait for it to end, or end it, or train to another folder."
+            ) from None
+        file.close()

@@ -22,7 +22,7 @@ def save(engine: Any, folder: Path, step: int, sampler: SamplerState, *, main: b
     import torch.distributed as dist
 
     tag = f"step-{step:07d}"
-    engine.save_checkpoint(str(folder), tag=tag, client_state={"step": step}, save_latest=False)
+    engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
     dist.barrier()
     if main:
         write_json(str(folder / LATEST), {"tag": tag, "step": step, "sampler": sampler.to_json()})

@@ -21,7 +21,7 @@ def launch(job: Job, ranks: int, path: Path) -> None:
     Raises what a rank raised, with its message.
     """
     job.write(path)
-    env = {"TOKENIZERS_PARALLELISM": "false", "MLFLOW_RUN_ID": job.run_id}
+    env = {"TOKENIZERS_PARALLELISM": "false"}
     if ranks == 1:
         command = [sys.executable, "-m", _MODULE, str(path)]
         env |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
@@ -30,20 +30,21 @@ def launch(job: Job, ranks: int, path: Path) -> None:
         torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command = [*torchrun, f"--nproc-per-node={ranks}", "-m", _MODULE, str(path)]
         env["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // ranks))
-    messages: list[str] = []
+    errors: list[dict[str, str]] = []
 
     def show(line: str) -> None:
         if line.startswith(ERROR_MARK):
-            messages.append(json.loads(line.removeprefix(ERROR_MARK)))
+            errors.append(json.loads(line.removeprefix(ERROR_MARK)))
         else:
             sys.stderr.write(f"{line}\n")
 
     try:
         run(command, env=env, on_line=show)
-    except CommandError as error:
-        if not messages:
+    except CommandError:
+        if not errors:
             raise
-        raise (InputError if error.code == 2 else SrgptError)(messages[0]) from None
+        kind = InputError if errors[0]["kind"] == "input" else SrgptError
+        raise kind(errors[0]["message"]) from None
 
 
 def free_port() -> int:

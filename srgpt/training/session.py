@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,14 @@ from srgpt.model.processing import SrgptProcessor
 from srgpt.model.tokenizer import load_tokenizer, train_tokenizer
 from srgpt.params import Params, TrainParams
 from srgpt.progress import progress_bar
-from srgpt.storage import write_json
+from srgpt.storage import read_manifest, write_json
 from srgpt.tracking import Lineage, Run, connect
 from srgpt.training.initialise import initialise
 from srgpt.training.loop import Batch, Outcome, start_engine, train
-from srgpt.training.metrics import Reporter
+from srgpt.training.metrics import UNDELIVERED, Delivery, Log, Reporter
 from srgpt.training.recipe import precision
+from srgpt.training.worker import CHECKPOINTS
 
-CHECKPOINTS = "checkpoints"
 TOKENIZER_TEXTS = 400_000
 """A tokenizer is trained on at most so many questions and answers."""
 
@@ -73,8 +73,8 @@ class Session:
     def run(self) -> None:
         """Train, then write the model."""
         engine = start_engine(self.model, self.recipe)
-        reporter = Reporter(self._log(), self.recipe.log_steps)
-        with self._progress() as advance:
+        with self._delivery() as delivery, self._progress() as advance:
+            reporter = Reporter(delivery, self.recipe.log_steps)
             outcome = train(
                 engine,
                 self.batches,
@@ -112,11 +112,18 @@ class Session:
         )
         yield from loader
 
-    def _log(self) -> Callable[[Mapping[str, float], int], None]:
+    @contextlib.contextmanager
+    def _delivery(self) -> Iterator[Log]:
+        """Yield what sends points to MLflow; leave those that did not get there in the job's folder."""
         if self.rank != 0:
-            return lambda values, step: None
+            yield lambda values, step: None
+            return
         run = Run(connect(self.params.tracking), self.run_id, "")
-        return lambda values, step: run.log_metrics(values, step)
+        delivery = Delivery(run.log_metrics)
+        try:
+            yield delivery
+        finally:
+            delivery.close(self.folder / UNDELIVERED)
 
     def _progress(self) -> contextlib.AbstractContextManager[Callable[..., None]]:
         if self.rank != 0:
@@ -131,14 +138,14 @@ class Session:
         with deepspeed.zero.GatheredParameters(parameters, enabled=self.recipe.zero_stage == 3):
             if self.rank != 0:
                 return
-            weights = {k: v.detach().float().cpu().contiguous() for k, v in self.model.state_dict().items()}
+            dtype = precision(self.recipe)
+            weights = {k: v.detach().to("cpu", dtype) for k, v in self.model.state_dict().items()}
+            weights = {k: v.contiguous() for k, v in weights.items()}
             count = sum(p.numel() for p in parameters)
-        dtype = precision(self.recipe)
         self.model.config.dtype = dtype
-        weights = {k: v.to(dtype) if v.is_floating_point() else v for k, v in weights.items()}
         self.model.save_pretrained(self.folder, state_dict=weights)
         self.processor.save_pretrained(self.folder)
-        data = {self.recipe.dataset: self.dataset.fingerprint}
+        data = {read_manifest(self.dataset.source).dataset: self.dataset.fingerprint}
         lineage = Lineage.of(self.params, data, self.run_id)
         write_json(str(self.folder / "lineage.json"), vars(lineage))
         write_json(str(self.folder / "training.json"), self._summary(outcome, count))

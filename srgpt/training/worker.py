@@ -6,9 +6,11 @@ The process group, the accelerator and the threads belong to this process alone 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -18,8 +20,13 @@ from typing import Any
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import build
 
+CHECKPOINTS = "checkpoints"
+"""The folder of checkpoints within a job's folder."""
+
 ERROR_MARK = "srgpt-error: "
-"""Starts the line on which a rank leaves its error message."""
+"""Starts the line on which a rank leaves its error: its kind and its message."""
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -44,13 +51,12 @@ class Job:
 
 def main(path: str) -> None:
     """Run this rank to its end; errors leave a message for the launcher, not a traceback."""
+    _end_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         run(Job.read(Path(path)))
-    except InputError as error:
-        _leave(error, 2)
     except SrgptError as error:
-        _leave(error, 1)
+        _leave(error)
 
 
 def run(job: Job) -> None:
@@ -83,12 +89,22 @@ def _process_group(world: int) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def _leave(error: SrgptError, code: int) -> None:
-    """End with a message that the launcher shows."""
-    sys.stderr.write(f"{ERROR_MARK}{json.dumps(str(error))}\n")
+def _end_with_parent() -> None:
+    """Have the kernel (of Linux) kill this process when its parent, the launcher or torchrun, dies.
+
+    torchrun puts ranks into groups of their own, so that ending its group does not end them.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))
+
+
+def _leave(error: SrgptError) -> None:
+    """End with a message that the launcher shows; torchrun would not pass on an exit code that says its kind."""
+    kind = "input" if isinstance(error, InputError) else "work"
+    sys.stderr.write(f"{ERROR_MARK}{json.dumps({'kind': kind, 'message': str(error)})}\n")
     sys.stderr.flush()
     # the other ranks may be waiting for this one: leave at once, the launcher ends them
-    os._exit(code)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
-from srgpt.stages.train import run
+from srgpt.stages.train import run, state_file
 from srgpt.storage import work_url
 from srgpt.tracking import connect
 from tests.training.data import tiny_params, write_dataset
@@ -45,7 +45,8 @@ def same_weights(one: Path, two: Path, tolerance: float = 0.0) -> bool:
 
 
 def test_a_model_folder_with_its_lineage(tmp_path, source):
-    summary = train(tmp_path, source)
+    # the parameter names another dataset than the one that is given
+    summary = train(tmp_path, source, dataset="bench")
     model = tmp_path / "model"
     assert not Path(work_url(str(model))).exists()
     names = {p.name for p in model.iterdir()}
@@ -122,7 +123,7 @@ def test_killed_and_started_again_ends_with_the_same_loss(tmp_path, source, root
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    state = json.loads((pointer.parent.parent / "state.json").read_text())
+    state = json.loads(state_file(pointer.parent.parent).read_text())
     _wait_for_ranks_to_end(pointer.parent.parent)
     resumed = train(tmp_path, source, "model", steps=40)
     assert 0 < resumed["resumed_at"] < 40
@@ -155,7 +156,7 @@ def test_other_parameters_do_not_resume(tmp_path, source):
     work = Path(work_url(str(tmp_path / "model")))
     (work / "checkpoints").mkdir(parents=True)
     (work / "checkpoints" / "latest.json").write_text("{}")
-    (work / "state.json").write_text('{"identity": "other", "run_id": "x"}')
+    state_file(work).write_text('{"identity": "other", "run_id": "x"}')
     assert train(tmp_path, source, steps=2)["resumed_at"] == 0
 
 
@@ -185,3 +186,78 @@ def test_scenes_that_are_not_there_are_named(tmp_path):
     shutil.rmtree(tmp_path / "data" / "perceived")
     with pytest.raises(InputError, match="perceived"):
         train(tmp_path, url)
+
+
+@pytest.mark.parametrize("ranks", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_wrong_input_is_told_from_failed_work(tmp_path, ranks):
+    url = write_dataset(tmp_path / "data", shards=1, scenes=4)
+    (shard,) = (tmp_path / "data" / "perceived").glob("*.parquet")
+    shard.write_bytes(b"cut off")
+    with pytest.raises(InputError, match="content differs from its manifest"):
+        train(tmp_path, url, ranks=ranks, batch_images=2)
+
+
+@pytest.mark.slow
+def test_reading_ahead_gives_the_same_loss(tmp_path, source):
+    plain = train(tmp_path, source, "plain", steps=2)
+    ahead = train(tmp_path, source, "ahead", steps=2, data_workers=1)
+    assert ahead["final_loss"] == plain["final_loss"]
+    assert same_weights(tmp_path / "plain", tmp_path / "ahead")
+
+
+def test_a_training_outlasts_its_tracking_server(tmp_path, source, root, monkeypatch, capfd):
+    monkeypatch.setattr("srgpt.training.launch._MODULE", "tests.training.outage")
+    monkeypatch.setenv("PYTHONPATH", str(root))
+    train(tmp_path, source)
+    shown = capfd.readouterr().err
+    assert shown.count("MLflow at http://somewhere: no answer\nThe training goes on") == 1
+    assert "3 points did not get to the tracking server" in shown
+    # the stage, whose server answers again, has sent them
+    run_id = json.loads((tmp_path / "model" / "lineage.json").read_text())["run_id"]
+    assert sorted(losses(tmp_path, tiny_params(tmp_path), run_id)) == [2, 4, 6]
+    assert not (tmp_path / "model" / "undelivered.json").exists()
+
+
+RANK = """
+import os, subprocess, sys, time
+from pathlib import Path
+from srgpt.training import worker
+
+def run(job):
+    pids = Path(sys.argv[1])
+    pids.with_suffix(".tmp").write_text(f"{os.getpid()} {os.getppid()}")
+    pids.with_suffix(".tmp").rename(pids)
+    time.sleep(300)
+
+if len(sys.argv) == 3:
+    worker.run, worker.Job.read = run, lambda path: None
+    worker.main("")
+subprocess.run([sys.executable, __file__, sys.argv[1], "rank"], start_new_session=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the Linux kernel")
+def test_a_rank_ends_with_its_parent(tmp_path, root):
+    script, pids = tmp_path / "rank.py", tmp_path / "pids"
+    script.write_text(RANK)
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen([sys.executable, str(script), str(pids)], env=env) as parent:
+        _until(pids.exists)
+        rank, its_parent = (int(p) for p in pids.read_text().split())
+        assert its_parent == parent.pid
+        parent.kill()
+    _until(lambda: not _running(rank))
+
+
+def _running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def _until(condition, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.02)

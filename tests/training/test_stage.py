@@ -1,0 +1,247 @@
+"""The train stage around the training itself: what is kept, gone on with, published and locked."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from srgpt import storage
+from srgpt.errors import SrgptError
+from srgpt.params import Params
+from srgpt.stages import train
+from srgpt.storage import work_url
+from srgpt.tracking import connect
+from srgpt.training.metrics import UNDELIVERED
+from srgpt.training.worker import Job
+from tests.training.data import tiny_params, write_dataset
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return write_dataset(tmp_path_factory.mktemp("data"), shards=1, scenes=2)
+
+
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store: making one takes seconds, a copy does not."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    connect(tiny_params(folder).tracking)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def make_params(tmp_path: Path, migrated: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Params]:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+
+    def make(**section: object) -> Params:
+        made = tiny_params(tmp_path, **section)
+        # an experiment of its own: that of the copied store keeps its artifacts beside the original
+        return made.model_copy(update={"tracking": made.tracking.model_copy(update={"experiment": "here"})})
+
+    return make
+
+
+class Launches:
+    """Stands for the training itself; ``stop`` ends it halfway, with checkpoints."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.stop: BaseException | None = None
+        self.resumed: list[bool] = []
+
+    def __call__(self, job: Job, ranks: int, path: Path) -> None:
+        self.jobs.append(job)
+        job.write(path)
+        folder = Path(job.folder)
+        self.resumed.append((folder / "checkpoints" / "latest.json").exists())
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        (folder / "checkpoints" / "latest.json").write_text("{}")
+        if self.stop is not None:
+            raise self.stop
+        (folder / "model.safetensors").write_bytes(b"weights")
+        lineage = {"commit": "0123456789ab", "params_hash": "feedbeef", "run_id": job.run_id}
+        (folder / "lineage.json").write_text(json.dumps(lineage))
+        (folder / "training.json").write_text(json.dumps({"steps": 6}))
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
+    made = Launches()
+    monkeypatch.setattr(train, "launch", made)
+    return made
+
+
+def beside(folder: Path) -> set[str]:
+    return {p.name for p in folder.iterdir() if p.name.startswith(".model")}
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, target: object, name: str) -> None:
+    """Make a function raise in its first call."""
+    original, calls = getattr(target, name), []
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 1:
+            raise SrgptError("not now")
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(target, name, function)
+
+
+def test_a_failed_publication_does_not_train_again(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fail_once(monkeypatch, storage, "move")
+    with pytest.raises(SrgptError, match="not now"):
+        train.run(make_params(), source=source, out=str(tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+    assert train.run(make_params(), source=source, out=str(tmp_path / "model")) == {"steps": 6}
+    assert len(launches.jobs) == 1
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == b"weights"
+    assert beside(tmp_path) == set()
+    client = connect(make_params().tracking)
+    assert client.get_run(launches.jobs[0].run_id).info.status == "FINISHED"
+
+
+def test_a_failed_upload_does_not_train_again(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches, s3: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    import s3fs
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(s3fs.S3FileSystem, "put", lambda *args, **kwargs: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            train.run(make_params(), source=source, out=f"{s3}/model")
+    train.run(make_params(), source=source, out=f"{s3}/model")
+    assert len(launches.jobs) == 1
+    assert storage.read_bytes(f"{s3}/model/model.safetensors") == b"weights"
+    assert not list(tmp_path.glob("srgpt-*"))
+
+
+def test_a_published_model_is_trained_anew_in_a_run_of_its_own(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    out = str(tmp_path / "model")
+    train.run(make_params(), source=source, out=out)
+    # killed after the publication, before the state went
+    train.state_file(Path(work_url(out))).write_text(json.dumps({"identity": "old", "run_id": "old"}))
+    train.run(make_params(), source=source, out=out)
+    assert launches.resumed == [False, False]
+    assert launches.jobs[0].run_id != launches.jobs[1].run_id
+    assert beside(tmp_path) == set()
+
+
+def test_a_run_that_is_gone_is_replaced_and_its_checkpoints_kept(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    launches.stop = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        train.run(make_params(), source=source, out=str(tmp_path / "model"))
+    client = connect(make_params().tracking)
+    client.delete_run(launches.jobs[0].run_id)
+    launches.stop = None
+    train.run(make_params(), source=source, out=str(tmp_path / "model"))
+    assert launches.resumed == [False, True]
+    first, second = (job.run_id for job in launches.jobs)
+    assert first != second
+    assert f"its MLflow run {first} is not on the tracking server any more" in caplog.text
+    assert client.get_run(second).data.params["train.steps"] == "6"
+
+
+def test_a_whole_model_whose_run_is_gone_names_the_new_one(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    fail_once(monkeypatch, storage, "move")
+    with pytest.raises(SrgptError, match="not now"):
+        train.run(make_params(), source=source, out=str(tmp_path / "model"))
+    client = connect(make_params().tracking)
+    client.delete_run(launches.jobs[0].run_id)
+    train.run(make_params(), source=source, out=str(tmp_path / "model"))
+    run_id = json.loads((tmp_path / "model" / "lineage.json").read_text())["run_id"]
+    assert run_id != launches.jobs[0].run_id
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_parameters_that_do_not_change_the_model_keep_its_checkpoints(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    launches.stop = KeyboardInterrupt()
+    out = str(tmp_path / "model")
+    for section in ({}, {"log_steps": 1}, {"checkpoint_steps": 3}, {"data_workers": 1}):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(make_params(**section), source=source, out=out)
+    assert launches.resumed == [False, True, True, True]
+    assert len({job.run_id for job in launches.jobs}) == 1
+
+
+def test_work_of_other_parameters_is_set_aside_aloud(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    launches.stop = KeyboardInterrupt()
+    for rate in (1e-3, 2e-3, 3e-3):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(make_params(learning_rate=rate), source=source, out=str(tmp_path / "model"))
+    assert launches.resumed == [False, False, False]
+    aside = tmp_path / ".model.work.earlier"
+    assert json.loads((aside / "job.json").read_text())["params"]["train"]["learning_rate"] == 2e-3
+    assert (aside / "checkpoints" / "latest.json").exists()
+    assert f"was moved to {aside}" in caplog.text
+
+
+def test_what_could_not_be_delivered_is_logged_in_the_end(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    work = Path(work_url(str(tmp_path / "model")))
+    work.mkdir()
+    (work / UNDELIVERED).write_text(json.dumps([[2, {"train/loss": 1.5}], [4, {"train/loss": 0.5}]]))
+    train.run(make_params(), source=source, out=str(tmp_path / "model"))
+    history = connect(make_params().tracking).get_metric_history(launches.jobs[0].run_id, "train/loss")
+    assert {m.step: m.value for m in history} == {2: 1.5, 4: 0.5}
+    assert not (tmp_path / "model" / UNDELIVERED).exists()
+
+
+def test_a_second_trainer_is_refused_by_name(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    out = str(tmp_path / "model")
+    refused = []
+
+    class Second(Launches):
+        def __call__(self, job: Job, ranks: int, path: Path) -> None:
+            with pytest.raises(SrgptError, match=rf"model.work: process {os.getpid()} trains here") as error:
+                train.run(make_params(), source=source, out=out)
+            refused.append(error)
+            super().__call__(job, ranks, path)
+
+    train.launch = Second()  # the fixture puts the real one back
+    train.run(make_params(), source=source, out=out)
+    assert len(refused) == 1
+    assert beside(tmp_path) == set()
+
+
+def test_the_lineage_names_the_dataset_that_was_read(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    params = make_params(dataset="bench")
+    train.run(params, source=source, out=str(tmp_path / "model"))
+    tags = connect(params.tracking).get_run(launches.jobs[0].run_id).data.tags
+    assert "srgpt.data.train" in tags
+    assert "srgpt.data.bench" not in tags
+
+
+def teardown_module() -> None:
+    mlflow.set_tracking_uri(None)
