@@ -48,6 +48,7 @@ def retrain(
     profile: Profile | None = None,
     overrides: list[str] | None = None,
     promote: bool = True,
+    force: bool = False,
     refresh: bool = False,
     push: bool = False,
     workspace: Path | None = None,
@@ -61,6 +62,7 @@ def retrain(
         profile: Scale to work at. Empty keeps what the workspace's params.yaml says.
         overrides: Single values to change, each as section.key=value, for example train.steps=2000.
         promote: Serve the new model, if it is not worse than the one that serves now.
+        force: Promote even if the benchmark comparison with the champion fails; every other gate still holds.
         refresh: Read the sources again even if their parameters are the same (new data has arrived).
         push: Send data and models to the DVC remote at the end.
         workspace: Folder of the checkout to work in. Empty means the one these flows come from.
@@ -73,7 +75,7 @@ def retrain(
         headline = artifacts.publish(root, params, outcomes)
         if push:
             send(root)
-        promoted = act("promote", root) if promote else "not promoted"
+        promoted = act("promote", root, force=force) if promote else "not promoted"
     ran = [target for outcome in outcomes.values() for target in outcome.ran]
     work = f"ran {', '.join(ran)}" if ran else "nothing had changed"
     return Completed(message=". ".join(filter(None, (headline, work, promoted))))
@@ -100,6 +102,11 @@ def main() -> None:
     )
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="section.key=value")
     parser.add_argument("--no-promote", dest="promote", action="store_false", help="stop after the export")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="promote even if the benchmark comparison with the champion fails",
+    )
     parser.add_argument("--refresh", action="store_true", help="read the sources again")
     parser.add_argument("--push", action="store_true", help="send data and models to the DVC remote")
     parser.add_argument("--workspace", type=Path, help="checkout to work in (default: this one)")

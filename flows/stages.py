@@ -103,15 +103,19 @@ def reproduce_all(stages: Sequence[str], workspace: Path, *, force: Sequence[str
 
 
 @task(retries=1, retry_delay_seconds=10, retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)
-def verb(name: str, workspace: Path) -> str:
-    """Run ``srgpt <name>`` (promote, rollback) in the workspace; return the last line that it said."""
-    lines = _stream(name, [sys.executable, "-m", "srgpt.cli", name], workspace)
+def verb(name: str, workspace: Path, *, force: bool = False) -> str:
+    """Run ``srgpt <name>`` (promote, rollback) in the workspace; return the last line that it said.
+
+    ``force`` is for promote: it overrides the benchmark comparison, and no other gate.
+    """
+    command = [sys.executable, "-m", "srgpt.cli", name, *(["--force"] if force else [])]
+    lines = _stream(name, command, workspace)
     return lines[-1] if lines else ""
 
 
-def act(name: str, workspace: Path) -> str:
+def act(name: str, workspace: Path, *, force: bool = False) -> str:
     """Run a verb that acts on the world as a task of its name."""
-    return verb.with_options(name=name, task_run_name=name)(name, workspace)
+    return verb.with_options(name=name, task_run_name=name)(name, workspace, force=force)
 
 
 @task(retries=2, retry_delay_seconds=[5, 30], retry_condition_fn=worth_retrying, cache_policy=NO_CACHE)

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from rich.panel import Panel
@@ -14,6 +13,7 @@ from rich.rule import Rule
 
 from srgpt import process, promotion
 from srgpt.errors import SrgptError
+from srgpt.evaluation.drawing import draw_regions
 from srgpt.evaluation.report import summary_table
 from srgpt.params import Params
 from srgpt.progress import console
@@ -24,7 +24,8 @@ from srgpt.storage import read_json, read_rows, trace
 
 PICTURE = Path("reports/demo.png")
 EVALUATION = "reports/evaluation"
-_COLOURS = ("#ff5a36", "#2f7bff")
+_WIDTH, _LINE = 896, 42
+"""Of the picture, and of a line of text below it, in pixels."""
 
 _NEXT = """\
 [bold]MLflow UI[/]     make mlflow      then open http://127.0.0.1:5000
@@ -82,29 +83,26 @@ def ask(params: Params, scene: Scene, conversation: Conversation, turn: Turn) ->
     """Ask the served model."""
     regions = {r.id: r for r in conversation.regions}
     areas = [AskedArea(regions[i].bbox, regions[i].rle) for i in turn.regions]
-    with Client(f"{params.serve.host}:{params.serve.grpc_port}") as client:
+    url = f"{params.serve.host}:{params.serve.grpc_port}"
+    with Client(url, model=params.promote.model_name) as client:
         return client.ask(scene.image, areas, turn.question, depth=scene.depth)
 
 
 def draw(scene: Scene, conversation: Conversation, turn: Turn, answer: Answer) -> Image.Image:
     """Draw the asked regions over the picture, the question and the served answer below it."""
-    picture = Image.fromarray(scene.rgb())
-    scale = max(1, round(896 / picture.width))
-    picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
-    regions = {r.id: r for r in conversation.regions}
-    canvas = Image.new("RGB", (picture.width, picture.height + 150), "white")
+    by_id = {r.id: r for r in conversation.regions}
+    regions = [by_id[i] for i in turn.regions]
+    picture = draw_regions(scene, regions, _WIDTH)
+    named = ", ".join(f"{index} {region.category}" for index, region in enumerate(regions))
+    lines = [
+        f"regions: {named}",
+        f"asked: {turn.question}",
+        f"Triton: {answer.text}",
+        f"truth: {turn.answer}",
+    ]
+    canvas = Image.new("RGB", (_WIDTH, picture.height + _LINE * len(lines) + 24), "white")
     canvas.paste(picture)
     pen = ImageDraw.Draw(canvas)
-    font: Any = ImageFont.load_default(22)
-    for index, region_id in enumerate(turn.regions):
-        colour = _COLOURS[index % len(_COLOURS)]
-        box = [v * scale for v in regions[region_id].bbox]
-        pen.rectangle(box, outline=colour, width=4)
-        label = f" {index}: {regions[region_id].category} "
-        left, top, right, bottom = pen.textbbox((box[0], max(0, box[1] - 30)), label, font=font)
-        pen.rectangle((left, top - 2, right, bottom + 2), fill=colour)
-        pen.text((left, top), label, fill="white", font=font, anchor="lt")
-    lines = [f"asked: {turn.question}", f"Triton: {answer.text}", f"truth: {turn.answer}"]
     for row, line in enumerate(lines):
-        pen.text((16, picture.height + 18 + 42 * row), line, fill="black", font=font)
+        pen.text((16, picture.height + 18 + _LINE * row), line, fill="black", font=ImageFont.load_default(22))
     return canvas

@@ -9,7 +9,6 @@ from typing import Any
 import onnx
 
 from srgpt import __version__
-from srgpt.errors import InputError
 from srgpt.export.decoder import PROVIDER, Precision, decoder_settings, export_decoder
 from srgpt.export.towers import export_towers
 from srgpt.model.modeling import SrgptForConditionalGeneration
@@ -18,18 +17,6 @@ from srgpt.model.processing import SrgptProcessor
 from srgpt.progress import console
 from srgpt.serving.bundle import FORMAT, MANIFEST, file_hash
 from srgpt.storage import write_json
-
-
-def load_model(folder: Path) -> tuple[SrgptForConditionalGeneration, SrgptProcessor]:
-    """Read a model folder in float32, ready for export; raise :class:`InputError` where it is not one."""
-    if not (folder / "config.json").is_file():
-        raise InputError(f"{folder}: no model here (config.json is missing). Run `srgpt train` first.")
-    processor = SrgptProcessor.from_pretrained(folder)
-    try:
-        model = SrgptForConditionalGeneration.from_pretrained(folder, dtype="float32")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: the model cannot be read ({error})") from error
-    return model.eval(), processor
 
 
 def write_bundle(

@@ -4,6 +4,7 @@ triton/
   srgpt/                  any name will do: the configuration does not repeat it
     config.pbtxt
     1/
+      manifest.json       every file's hash: the identity of the export
       model.py            the shell
       onnx/               the graphs (hard links to the export's own)
       srgpt/              the runtime
@@ -14,9 +15,11 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import srgpt
 from srgpt.params import ServeParams
+from srgpt.serving.bundle import FORMAT, MANIFEST, file_hash, read_manifest
 from srgpt.serving.protocol import FIELDS
 from srgpt.storage import write_bytes, write_json
 
@@ -45,8 +48,11 @@ _ROUTER_INSTANCES = 2
 """While one passes a batch on, the other takes in the next."""
 
 
-def write_model(onnx: Path, target: Path, params: ServeParams, *, device: str, max_new_tokens: int) -> None:
-    """Write the model folder ``target`` around the exported folder ``onnx``."""
+def write_model(onnx: Path, target: Path, params: ServeParams, *, max_new_tokens: int) -> dict[str, Any]:
+    """Write the model folder ``target`` around the exported folder ``onnx``; return its manifest.
+
+    The manifest lists all but ``config.pbtxt``, which is a setting of the server and written anew there.
+    """
     version = target / "1"
     version.mkdir(parents=True)
     shutil.copyfile(_SHELLS / "model.py", version / "model.py")
@@ -54,7 +60,16 @@ def write_model(onnx: Path, target: Path, params: ServeParams, *, device: str, m
         (version / "srgpt" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(_PACKAGE / name, version / "srgpt" / name)
     link_tree(onnx, version / "onnx")
-    write_config(target, params, device=device, max_new_tokens=max_new_tokens)
+    graphs = read_manifest(onnx)
+    write_config(target, params, device=graphs["device"], max_new_tokens=max_new_tokens)
+    own = ("model.py", f"onnx/{MANIFEST}", *(f"srgpt/{name}" for name in RUNTIME))
+    files = {
+        **{name: {"sha256": file_hash(version / name)} for name in own},
+        **{f"onnx/{name}": {"sha256": entry["sha256"]} for name, entry in graphs["files"].items()},
+    }
+    manifest = {"format": FORMAT, "device": graphs["device"], "files": files}
+    write_json(str(version / MANIFEST), manifest)
+    return manifest
 
 
 def write_config(target: Path, params: ServeParams, *, device: str, max_new_tokens: int) -> None:

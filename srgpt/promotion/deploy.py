@@ -82,10 +82,9 @@ class Deployment:
         return name
 
     def _intact(self, folder: Path, version: Version) -> bool:
-        onnx = folder / "1" / "onnx"
         try:
-            manifest = read_manifest(onnx)
-            verify(onnx, manifest)
+            manifest = read_manifest(folder / "1")
+            verify(folder / "1", manifest)
         except InputError:
             return False
         return bundle_hash(manifest) == version.tags.get("srgpt.export_hash")

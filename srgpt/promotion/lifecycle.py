@@ -11,9 +11,10 @@ touched, and the switch itself is one journalled step.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.table import Table
 
@@ -29,6 +30,8 @@ from srgpt.promotion.journal import Serving
 from srgpt.promotion.registry import Export
 from srgpt.serving.client import Client
 from srgpt.tracking import Run, Version
+
+log = logging.getLogger(__name__)
 
 WARM_UP = 3
 """Requests before latency counts: the first ones allocate."""
@@ -83,7 +86,7 @@ def promote(params: Params, *, export: str, evaluation: str, force: bool = False
     ``force`` lets a candidate pass that is worse on the benchmark. Raises :class:`SrgptError` that names the
     gate and its figures where one fails: the champion then keeps serving.
     """
-    opened = registry.open_export(export, evaluation)
+    opened = registry.open_export(export, evaluation, params.promote.model_name)
     questions = read_smoke(opened.folder / "smoke", params.promote.smoke_questions)
     questions = registry.evaluated(questions, evaluation)
     with journal.locked(params), _deployment(params) as deployment:
@@ -125,14 +128,18 @@ def serve(params: Params) -> Promotion:
     """Start the server (or take the running one) and let it serve the registry's champion."""
     champion = registry.alias(params, "champion")
     if champion is None and journal.read(params) is None:
-        raise InputError(
-            f"the registry has no champion of {params.promote.model_name} yet. Run `srgpt promote` first."
-        )
+        raise _no_champion(params)
     with journal.locked(params), _deployment(params) as deployment:
         current = _follow_registry(params, deployment)
         champion = registry.alias(params, "champion")
-        assert champion is not None
+        if champion is None:  # the switch that was cut off aimed at none
+            raise _no_champion(params)
         return _promotion(params, deployment, champion, current.previous)
+
+
+def _no_champion(params: Params) -> InputError:
+    name = params.promote.model_name
+    return InputError(f"the registry has no champion of {name} yet. Run `srgpt promote` first.")
 
 
 def stop(params: Params) -> bool:
@@ -174,11 +181,15 @@ def _deployment(params: Params) -> Iterator[Deployment]:
 
 
 def _register(params: Params, export: Export, run: Run) -> Version:
-    """Register the export as candidate; one that a killed promotion left behind is taken up again."""
+    """Register the export as candidate; one that a killed promotion left behind is taken up again.
+
+    It gets the tags of the present evaluation, which need not be the one that it was registered with.
+    """
     left = registry.alias(params, "candidate")
     if left is not None and left.tags.get("srgpt.export_hash") == export.hash:
         console.print(f"promote: going on with candidate version {left.version}")
-        return left
+        _note(params, left, export.tags())
+        return replace(left, tags={**left.tags, **export.tags()})
     console.print(f"promote: registering {params.promote.model_name}")
     version = registry.register(params, export, run)
     tracking.set_alias(params.tracking, version.name, "candidate", version.version)
@@ -226,7 +237,7 @@ def _benchmark(export: Export, champion: Version | None, verdict: Gate) -> Gate:
         return verdict
     detail = (
         f"the champion was measured on benchmark {theirs}, the candidate on {export.benchmark[:16]}; "
-        f"evaluate both on one benchmark, or promote with force. {verdict.detail}"
+        f"evaluate both on one benchmark, or promote with --force. {verdict.detail}"
     )
     return Gate(verdict.name, False, detail)
 
@@ -238,8 +249,9 @@ def _pass(verdict: Gate, passed: list[Gate], force: bool = False) -> None:
     console.print(f"promote: gate {verdict.name} {mark}: ", end="")
     console.print(verdict.detail, markup=False, highlight=False)
     if not verdict.passed and not force:
+        hint = " `srgpt promote --force` overrides this gate alone." if verdict.name == "benchmark" else ""
         raise SrgptError(
-            f"promote: gate {verdict.name} failed: {verdict.detail}. The champion keeps serving."
+            f"promote: gate {verdict.name} failed: {verdict.detail}. The champion keeps serving.{hint}"
         )
     passed.append(verdict)
 
@@ -300,22 +312,37 @@ def _tidy(deployment: Deployment, serving: Serving) -> None:
 
 
 def _follow_registry(params: Params, deployment: Deployment) -> Serving:
-    """Complete a switch that was cut off, and let the server serve what the aliases say."""
+    """Complete a switch that was cut off, and let the server serve what the aliases say.
+
+    The champion comes first; a previous version that cannot be loaded is told of and stops nothing.
+    """
     begun = journal.read(params)
     if begun is not None:
         console.print("promote: completing a switch that was cut off")
         for alias, number in (("previous", begun.previous), ("champion", begun.champion)):
             tracking.set_alias(params.tracking, params.promote.model_name, alias, number)
     champion, previous = registry.alias(params, "champion"), registry.alias(params, "previous")
-    for version in (champion, previous):
-        if version is not None:
-            deployment.load(deployment.install(version))
     serving = Serving(*(None if v is None else v.version for v in (champion, previous)))
     if champion is not None:
+        deployment.load(deployment.install(champion))
         _apply(params, deployment, serving)
     journal.clear(params)
+    if previous is not None:
+        _try_previous(deployment, previous)
     _tidy(deployment, serving)
     return serving
+
+
+def _try_previous(deployment: Deployment, previous: Version) -> None:
+    try:
+        deployment.load(deployment.install(previous))
+    except SrgptError as error:
+        log.warning(
+            "previous version %s cannot be loaded, so there is nothing to roll back to until it can: %s",
+            previous.version,
+            error,
+        )
+        deployment.revive()
 
 
 def _promotion(

@@ -18,9 +18,11 @@ from srgpt.errors import InputError
 from srgpt.export import LINEAGE, PARITY
 from srgpt.export.questions import SmokeQuestion
 from srgpt.params import Params
+from srgpt.progress import console
 from srgpt.promotion.gate import BENCHMARK_METRICS, Score, read_scores
 from srgpt.serving.bundle import bundle_hash, read_manifest, verify
-from srgpt.storage import MANIFEST, exists, join, read_rows
+from srgpt.storage import read_manifest as read_table_manifest
+from srgpt.storage import read_rows
 from srgpt.tracking import Lineage, Run, Version
 
 ALIASES = ("champion", "previous", "candidate")
@@ -34,6 +36,7 @@ class Export:
 
     folder: Path
     hash: str
+    """Identifies the model folder: graphs, settings, shell and runtime."""
     device: str
     parity: dict[str, Any]
     lineage: Lineage
@@ -59,14 +62,19 @@ class Export:
         }
 
 
-def open_export(export: str, evaluation: str) -> Export:
-    """Read and verify an export and its evaluation; raise :class:`InputError` where something is off."""
+def open_export(export: str, evaluation: str, model_name: str) -> Export:
+    """Read and verify an export and its evaluation; raise :class:`InputError` where something is off.
+
+    ``model_name`` is the name that it is to be promoted as, which is that of its model folder.
+    """
     folder = Path(export)
     if not folder.is_dir():
         raise InputError(f"{export}: no export here. Run `srgpt export` first.")
-    manifest = read_manifest(folder / "onnx")
-    verify(folder / "onnx", manifest)
+    version = _model_folder(folder, model_name) / "1"
+    manifest = read_manifest(version)
+    verify(version, manifest)
     parity, lineage = _json(folder / PARITY), _json(folder / LINEAGE)
+    _belong_together(export, lineage, evaluation, _json(Path(evaluation) / LINEAGE))
     metrics = _json(Path(evaluation) / "metrics.json")
     main = next((m for m in ("rgbd", "rgb") if m in metrics), None)
     if main is None:
@@ -85,14 +93,46 @@ def open_export(export: str, evaluation: str) -> Export:
     )
 
 
-def evaluated(questions: Sequence[SmokeQuestion], evaluation: str) -> list[SmokeQuestion]:
-    """Return the questions with the answers that ``evaluation`` holds for them, where it asked them.
+def _model_folder(export: Path, model_name: str) -> Path:
+    folder = export / "triton" / model_name
+    if not folder.is_dir():
+        found = ", ".join(sorted(p.name for p in folder.parent.glob("*"))) or "none"
+        raise InputError(
+            f"{folder.parent}: the export's model is named {found}, but promote.model_name is {model_name}. "
+            "Run `srgpt export` again, or promote with the name that it was exported with."
+        )
+    return folder
 
-    So an evaluation of another model is found out: its answers are not those that are served.
+
+def _belong_together(
+    export: str, exported: Mapping[str, Any], evaluation: str, evaluated: Mapping[str, Any]
+) -> None:
+    """Make sure that the exported model was evaluated, and on the benchmark that the export was proven on."""
+    ours, theirs = exported.get("run_id"), evaluated.get("run_id")
+    if not ours or ours != theirs:
+        raise InputError(
+            f"{evaluation}/{LINEAGE}: is of the model of training run {theirs or '(not named)'}, but {export} "
+            f"of that of run {ours or '(not named)'}. Run `srgpt evaluate` and `srgpt export` on one model."
+        )
+    benchmark, seen = str(exported.get("benchmark", "")), dict(evaluated.get("data") or {})
+    if benchmark not in seen.values():
+        known = ", ".join(f"{name} {value[:12]}" for name, value in sorted(seen.items())) or "no data"
+        raise InputError(
+            f"{evaluation}/{LINEAGE}: names {known}, but {export} was proven on the benchmark "
+            f"{benchmark[:12] or '(not named)'}. Run `srgpt evaluate` and `srgpt export` on one benchmark."
+        )
+
+
+def evaluated(questions: Sequence[SmokeQuestion], evaluation: str) -> list[SmokeQuestion]:
+    """Return the questions with the answers that ``evaluation`` holds for them.
+
+    So an evaluation of another model is found out: its answers are not those that are served. A question that
+    was not to be evaluated keeps the export's answer: the manifest of the predictions says which inputs were
+    given, and whether ``evaluate.max_questions`` cut the table. Raises :class:`InputError` for any other that
+    is missing.
     """
     table = str(Path(evaluation) / "predictions")
-    if not exists(join(table, MANIFEST)):
-        return list(questions)
+    settings = read_table_manifest(table, "predictions").params
     wanted = {_question_key(q): q for q in questions}
     found = {}
     columns = ["conversation_id", "turn", "inputs", "prediction"]
@@ -100,6 +140,20 @@ def evaluated(questions: Sequence[SmokeQuestion], evaluation: str) -> list[Smoke
         key = (row["conversation_id"], row["turn"], row["inputs"])
         if key in wanted:
             found[key] = row["prediction"]
+    due = [k for k in wanted if k not in found and k[2] in settings["inputs"]]
+    if due and not settings["max_questions"]:
+        conversation, turn, inputs = due[0]
+        raise InputError(
+            f"{table}: holds no answer to {len(due)} of the export's {len(wanted)} smoke questions, though "
+            f"evaluate.max_questions was 0 (the first: {conversation}, turn {turn}, with {inputs}). "
+            "Run `srgpt evaluate` and `srgpt export` on one benchmark."
+        )
+    if len(found) < len(wanted):
+        console.print(
+            f"promote: {len(wanted) - len(found)} of {len(wanted)} smoke questions were not evaluated "
+            f"(max_questions {settings['max_questions']}, inputs {', '.join(settings['inputs'])}); "
+            "the export's own answers stand for them"
+        )
     return [replace(q, answer=found.get(key, q.answer)) for key, q in wanted.items()]
 
 

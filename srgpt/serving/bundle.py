@@ -1,5 +1,8 @@
 """The exported folder: its manifest, its files verified by hash, and its ONNX Runtime sessions.
 
+The folder that Triton loads (``1``) has a manifest of the same form, which lists this one and all of its files
+beside the shell and the runtime: its hash is what identifies an export.
+
 onnx/
   manifest.json          what each file is, its SHA-256, and the shapes of the graphs
   tower.onnx             pixels (N, 3, S, S) -> features (N, L, C); RGB and depth images alike
@@ -35,7 +38,7 @@ _BLOCK = 2**20
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened export. ``hash`` identifies it: the SHA-256 over its files' hashes."""
+    """The opened graphs of an export. ``hash`` is the SHA-256 over their files' hashes."""
 
     folder: Path
     manifest: dict[str, Any]
@@ -78,7 +81,7 @@ def open_bundle(folder: Path, *, device: str = "cpu", threads: int = 0) -> Bundl
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of an exported folder."""
+    """Read the manifest of an exported folder or of a model folder."""
     path = folder / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
@@ -123,7 +126,7 @@ def file_hash(path: Path) -> str:
 
 
 def bundle_hash(manifest: dict[str, Any]) -> str:
-    """Return what identifies an export: the SHA-256 over the names and hashes of its files."""
+    """Return what identifies a folder: the SHA-256 over the names and hashes of its files."""
     lines = [f"{name} {entry['sha256']}\n" for name, entry in sorted(manifest["files"].items())]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import shorten
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from tritonclient.grpc import InferenceServerClient
 
 Area = AskedArea | Sequence[float] | Mapping[str, Any]
-"""A region: an ``xyxy`` box, a COCO RLE (``{"size": ..., "counts": ...}``), or an :class:`AskedArea`."""
+"""A region: an ``xyxy`` box, a COCO RLE (``{"size": ..., "counts": ...}``, with counts as text or, as pycocotools
+makes them, bytes), an :class:`AskedArea`, or what that is in JSON (``{"box": ...}`` and/or ``{"rle": ...}``)."""
 
 
 class Client:
@@ -55,7 +57,7 @@ class Client:
         ``image`` is a JPEG or PNG file (a path or its bytes), ``depth`` a PNG of uint16 millimetres.
         Raises :class:`RequestError` for a wrong request, :class:`SrgptError` where no server answers.
         """
-        areas = tuple(_area(r) for r in regions)
+        areas = tuple(_area(r, f"regions[{i}]") for i, r in enumerate(regions))
         return self.send(Request(_bytes(image), question, areas, None if depth is None else _bytes(depth)))
 
     def send(self, request: Request) -> Answer:
@@ -112,10 +114,40 @@ def _bytes(value: bytes | str | Path) -> bytes:
         raise RequestError(f"{value}: cannot be read ({error.strerror})") from None
 
 
-def _area(value: Area) -> AskedArea:
-    if isinstance(value, AskedArea):
-        return value
+def _area(value: Area, where: str) -> AskedArea:
     if isinstance(value, Mapping):
-        return AskedArea(rle=value)
-    x1, y1, x2, y2 = value
-    return AskedArea(box=(x1, y1, x2, y2))
+        value = (
+            AskedArea(value.get("box"), value.get("rle")) if "counts" not in value else AskedArea(rle=value)
+        )
+    elif not isinstance(value, AskedArea):
+        value = AskedArea(value)  # type: ignore[arg-type]
+    if value.box is None and value.rle is None:
+        raise RequestError(f"{where}: a box or a mask was expected, and none was given")
+    return AskedArea(
+        None if value.box is None else _box(value.box, where),
+        None if value.rle is None else _rle(value.rle, where),
+    )
+
+
+def _rle(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    try:
+        counts = value["counts"].decode() if isinstance(value["counts"], bytes) else value["counts"]
+        height, width = (int(v) for v in value["size"])
+    except (KeyError, TypeError, ValueError):
+        counts, height, width = None, 0, 0
+    if not isinstance(counts, str):
+        raise RequestError(
+            f'{where}: a compressed mask {{"size": [height, width], "counts": "..."}} was expected, not '
+            f"{shorten(str(value), 80)}"
+        )
+    return {"size": [height, width], "counts": counts}
+
+
+def _box(value: Any, where: str) -> tuple[float, float, float, float]:
+    try:
+        x1, y1, x2, y2 = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise RequestError(
+            f"{where}: four numbers x1, y1, x2, y2 were expected, not {shorten(str(value), 80)}"
+        ) from None
+    return x1, y1, x2, y2

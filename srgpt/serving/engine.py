@@ -47,7 +47,8 @@ class ImageFeatures:
 class Engine:
     """One exported model, opened. Not for use from several threads at once.
 
-    ``folder`` is the export's ``onnx`` folder; ``name`` and the export's hash become the answers' ``model``.
+    ``folder`` is the export's ``onnx`` folder. ``name`` and ``identity``, the export's hash (that of the graphs
+    where it is not given), become the answers' ``model``.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class Engine:
         folder: Path,
         *,
         name: str = "srgpt",
+        identity: str = "",
         device: str = "cpu",
         threads: int = 0,
         max_batch: int = 16,
@@ -62,7 +64,7 @@ class Engine:
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         bundle = open_bundle(folder, device=device, threads=threads)
-        self.version = f"{name}@{bundle.hash[:12]}"
+        self.version = f"{name}@{(identity or bundle.hash)[:12]}"
         self.max_batch = max_batch
         self.max_new_tokens = max_new_tokens
         self.preprocessor = Preprocessor(bundle.model["processor"])

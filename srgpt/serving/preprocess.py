@@ -37,6 +37,7 @@ class Prepared:
     """The text after the image, with placeholders for regions."""
     image_key: str
     depth_key: str
+    """Name the pixels in a cache; they differ even where RGB and depth are one file."""
 
 
 class Preprocessor:
@@ -66,9 +67,13 @@ class Preprocessor:
             picture.masks,
             tuple(mentioned.index(k) for k in region_mentions(request.question)),
             turn,
-            hashlib.sha256(request.image).hexdigest(),
-            hashlib.sha256(request.depth or b"").hexdigest(),
+            _key("rgb", request.image),
+            _key("depth", request.depth or b""),
         )
+
+
+def _key(kind: str, data: bytes) -> str:
+    return f"{kind}:{hashlib.sha256(data).hexdigest()}"
 
 
 def _open(data: bytes, name: str, formats: tuple[str, ...]) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from srgpt.errors import InputError
-from srgpt.geometry.language import parse_region, parse_yes_no
+from srgpt.geometry.language import parse_region, parse_yes_no, verdict
 from srgpt.geometry.units import parse_clock, parse_length
 from srgpt.model.prompts import region_mentions
 
@@ -114,14 +114,18 @@ def decode_answer(data: bytes) -> Answer:
 
 
 def read_answer(text: str) -> tuple[float | None, str | None]:
-    """Read the value an answer states and its unit; (None, None) where it states none."""
+    """Read the value an answer states and its unit; (None, None) where it states none.
+
+    A truth is read from what the answer concludes: "... is to the right, so Region [1]." chose Region [1].
+    """
     if (hour := parse_clock(text)) is not None:
         return float(hour), "clock_hours"
     if (metres := parse_length(text)) is not None:
         return metres, "metres"
-    truth = parse_yes_no(text)
-    if truth is None:
-        truth = {0: 1.0, 1: 0.0}.get(-1 if (chosen := parse_region(text)) is None else chosen)
+    concluded = verdict(text)
+    truth = parse_yes_no(concluded)
+    if truth is None and (chosen := parse_region(concluded)) is not None:
+        truth = {0: 1.0, 1: 0.0}.get(chosen)
     return (None, None) if truth is None else (truth, "truth")
 
 

@@ -4,26 +4,35 @@ exports/srgpt/
   onnx/           graphs, tokenizer, settings, manifest.json with every file's hash
   parity.json     logits and answers against PyTorch, question by question
   smoke/          the parity questions with their answers: what a server is tried with
-  triton/srgpt/   the model as Triton loads it
+  triton/srgpt/   the model as Triton loads it; the hash of its manifest identifies the export
   lineage.json    what it was made from
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.export import LINEAGE, PARITY
-from srgpt.export.bundle import load_model, write_bundle
+from srgpt.export.bundle import write_bundle
 from srgpt.export.parity import Parity, compare
 from srgpt.export.questions import AskedTurn, SmokeQuestion, sample, write_smoke
 from srgpt.export.repository import write_model
+from srgpt.model.loading import load_model
 from srgpt.params import Params
 from srgpt.progress import console
 from srgpt.serving.bundle import bundle_hash
 from srgpt.serving.engine import Engine
-from srgpt.storage import exists, join, local_copy, read_json, read_manifest, staged_folder, write_json
+from srgpt.storage import (
+    exists,
+    join,
+    local_copy,
+    read_json,
+    read_manifest,
+    remove,
+    staged_folder,
+    write_json,
+)
 
 
 def run(params: Params, *, source: str, benchmark: str, out: str) -> dict[str, Any]:
@@ -36,26 +45,24 @@ def run(params: Params, *, source: str, benchmark: str, out: str) -> dict[str, A
     report = f"{out.rstrip('/')}.parity.json"
     with staged_folder(out) as work, local_copy(source) as folder:
         model, processor = load_model(folder)
-        manifest = write_bundle(model, processor, work / "onnx", params.export.precision)
-        engine = Engine(
-            work / "onnx", device=manifest["device"], max_new_tokens=params.evaluate.max_new_tokens
+        tokens = params.evaluate.max_new_tokens
+        write_bundle(model, processor, work / "onnx", params.export.precision)
+        manifest = write_model(
+            work / "onnx",
+            work / "triton" / params.promote.model_name,
+            params.serve,
+            max_new_tokens=tokens,
         )
-        parity = compare(model, processor, engine, asked, params.export)
         identity = bundle_hash(manifest)
+        engine = Engine(work / "onnx", device=manifest["device"], max_new_tokens=tokens)
+        parity = compare(model, processor, engine, asked, params.export)
         figures = {**parity.to_json(), "export_hash": identity}
         write_json(report, figures)
         parity.check(report)
         write_json(str(work / PARITY), figures)
         write_json(str(work / LINEAGE), {**lineage, "export_hash": identity})
         write_smoke(_smoke(asked, parity), work / "smoke")
-        write_model(
-            work / "onnx",
-            work / "triton" / params.promote.model_name,
-            params.serve,
-            device=manifest["device"],
-            max_new_tokens=params.evaluate.max_new_tokens,
-        )
-    _forget(report)
+    remove(report)
     console.print(
         f"export: parity on {len(parity.rows)} questions: max relative logit error "
         f"{parity.max_logit_error:.2g}, {sum(r.same for r in parity.rows)} same answers"
@@ -80,8 +87,3 @@ def _smoke(asked: list[AskedTurn], parity: Parity) -> list[SmokeQuestion]:
         SmokeQuestion(a.request(), row.category, row.expected, a.conversation.conversation_id, a.turn)
         for a, row in zip(asked, parity.rows, strict=True)
     ]
-
-
-def _forget(report: str) -> None:
-    if "://" not in report:
-        Path(report).unlink(missing_ok=True)

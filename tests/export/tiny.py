@@ -14,7 +14,7 @@ import numpy as np
 from srgpt.export import LINEAGE, PARITY
 from srgpt.params import ModelParams, Params, TextParams, build
 from srgpt.records import AskedRegion, Conversation, Region, Scene, Turn, encode_depth, encode_png, encode_rle
-from srgpt.serving.bundle import bundle_hash, file_hash
+from srgpt.serving.bundle import MANIFEST, bundle_hash, file_hash
 from srgpt.storage import TableWriter, shard_name, write_shard
 from tests.model.tiny import TINY, make_tiny
 
@@ -28,6 +28,10 @@ QUESTIONS = (
     ("How wide is <region0>?", "The width of Region [0] is 1.25 meters.", "width_data", (1,), "metres"),
     ("Which is taller, <region1> or <region0>?", "Region [0] is taller.", "tall_choice", (1, 0), "truth"),
 )
+
+
+RUN = "5" * 32
+"""Id of the training run that the checkpoint says it comes from."""
 
 
 def params(**sections: object) -> Params:
@@ -98,6 +102,7 @@ def checkpoint() -> Path:
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     lineage = {"commit": "abc123", "profile": "demo", "params_hash": "0" * 16, "data": {"train": "f" * 64}}
+    lineage["run_id"] = RUN
     (folder / "lineage.json").write_text(json.dumps(lineage))
     return folder
 
@@ -117,12 +122,19 @@ def another_export() -> Path:
     """An export with another identity and the same answers: exporting takes long, a file more does not."""
     out = workplace() / "another-export"
     shutil.copytree(export(), out)
-    for onnx in (out / "onnx", out / "triton" / "srgpt" / "1" / "onnx"):
-        (onnx / "note.txt").write_text("another export")
-        manifest = json.loads((onnx / "manifest.json").read_text())
-        manifest["files"]["note.txt"] = {"sha256": file_hash(onnx / "note.txt"), "bytes": 14}
-        (onnx / "manifest.json").write_text(json.dumps(manifest))
-    identity = bundle_hash(manifest)
-    for name in (PARITY, LINEAGE):
-        (out / name).write_text(json.dumps({**json.loads((out / name).read_text()), "export_hash": identity}))
+    shell = out / "triton" / "srgpt" / "1" / "model.py"
+    shell.write_text(f"{shell.read_text()}# another export\n")
+    rehash(out)
     return out
+
+
+def rehash(folder: Path) -> None:
+    """Make an export whole again whose shell or runtime was changed: as if it had been exported so."""
+    version = folder / "triton" / "srgpt" / "1"
+    manifest = json.loads((version / MANIFEST).read_text())
+    for name in manifest["files"]:
+        manifest["files"][name] = {"sha256": file_hash(version / name)}
+    (version / MANIFEST).write_text(json.dumps(manifest))
+    for name in (PARITY, LINEAGE):
+        record = {**json.loads((folder / name).read_text()), "export_hash": bundle_hash(manifest)}
+        (folder / name).write_text(json.dumps(record))

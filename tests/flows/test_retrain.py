@@ -162,7 +162,7 @@ def replace_verbs(patch: pytest.MonkeyPatch, code: str) -> None:
     real = stages.process.run
 
     def run_code(command: Any, **options: Any) -> None:
-        real([command[0], "-c", code, command[-1]] if "srgpt.cli" in command else command, **options)
+        real([command[0], "-c", code, *command[3:]] if "srgpt.cli" in command else command, **options)
 
     patch.setattr(stages.process, "run", run_code)
 
@@ -170,6 +170,18 @@ def replace_verbs(patch: pytest.MonkeyPatch, code: str) -> None:
 def test_rollback(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_verbs(monkeypatch, "import sys; print(f'{sys.argv[1]}: version 2 is champion')")
     assert run(workspace, promote, action="rollback").message == "rollback: version 2 is champion"
+
+
+def test_force_reaches_the_command_and_only_promote_takes_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_verbs(monkeypatch, "import sys; print(*sys.argv[1:])")
+    assert run(workspace, promote).message == "promote"
+    assert run(workspace, promote, force=True).message == "promote --force"
+    refused = run(workspace, promote, action="rollback", force=True)
+    assert refused.is_failed()
+    assert "rollback has no gate to override" in refused.message
+    assert promote.parameters.model_dump()["properties"]["force"]["description"]
 
 
 def test_a_refused_promotion_fails_the_run_and_says_why(
@@ -190,7 +202,7 @@ def test_a_refused_promotion_fails_the_run_and_says_why(
 def test_parameters_make_a_good_form() -> None:
     schema = retrain.parameters.model_dump()
     properties = schema["properties"]
-    assert list(properties) == ["profile", "overrides", "promote", "refresh", "push", "workspace"]
+    assert list(properties) == ["profile", "overrides", "promote", "force", "refresh", "push", "workspace"]
     assert all(p.get("description") for p in properties.values())
     assert schema["required"] == []
     choices = next(o["enum"] for o in properties["profile"]["anyOf"] if "enum" in o)

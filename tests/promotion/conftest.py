@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from srgpt import promotion, tracking
+from srgpt.export import LINEAGE
+from srgpt.export.questions import read_smoke
+from srgpt.model.prompts import Inputs
 from srgpt.params import Params, TrackingParams
+from srgpt.records import Prediction
+from srgpt.storage import TableWriter, shard_name, write_shard
 from tests.conftest import ROOT
 from tests.export import tiny
 
@@ -37,9 +42,24 @@ def make_params(folder: Path, **promote: object) -> Params:
 
 
 def write_evaluation(
-    folder: Path, qualitative: float = 0.8, quantitative: float = 0.5, count: int = 400
+    folder: Path,
+    qualitative: float = 0.8,
+    quantitative: float = 0.5,
+    count: int = 400,
+    answer: str | None = None,
 ) -> str:
+    """Write an evaluation of the tiny model, which gave the export's answers or, to everything, ``answer``."""
     folder.mkdir(parents=True, exist_ok=True)
+    lineage = json.loads((tiny.export() / LINEAGE).read_text())
+    data = {**lineage["data"], "bench": lineage["benchmark"]}
+    (folder / LINEAGE).write_text(json.dumps({**lineage, "data": data, "runs": {}}))
+    write_predictions(
+        folder,
+        [
+            (q.conversation_id, q.turn, answer or q.answer, "rgb" if q.request.depth is None else "rgbd")
+            for q in read_smoke(tiny.export() / "smoke", 100)
+        ],
+    )
     metrics = {
         "qualitative_micro": qualitative, "qualitative_count": count,
         "quantitative_micro": quantitative, "quantitative_count": count,
@@ -48,6 +68,21 @@ def write_evaluation(
         json.dumps({"rgbd": metrics, "blind": {**metrics, "qualitative_micro": 0.1}})
     )
     return str(folder)
+
+
+def write_predictions(
+    folder: Path, answers: list[tuple[str, int, str, Inputs]], max_questions: int = 0
+) -> None:
+    """Write a table of predictions: conversation, turn, text, inputs."""
+    params = {"max_questions": max_questions, "inputs": sorted({a[3] for a in answers})}
+    table = str(folder / "predictions")
+    writer = TableWriter(table, "predictions", stage="evaluate", dataset="bench", params=params)
+    rows = [
+        Prediction("bench", "s", c, t, "width_data", "q", "a", text, 1.0, "metres", None, False, None, inputs)
+        for c, t, text, inputs in answers
+    ]
+    write_shard(writer.work, shard_name(0), "predictions", [r.to_row() for r in rows])
+    writer.commit([shard_name(0)])
 
 
 @pytest.fixture(scope="session")

@@ -123,12 +123,6 @@ def broken_export(change: Callable[[Path], None], tmp_path: Path) -> str:
     return str(folder)
 
 
-def wrong_answers(folder: Path) -> None:
-    path = folder / "smoke" / "questions.json"
-    rows = json.loads(path.read_text())
-    path.write_text(json.dumps([{**row, "answer": "Something else."} for row in rows]))
-
-
 def no_parity(folder: Path) -> None:
     path = folder / "parity.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "passed": False, "same_answers": 0}))
@@ -138,14 +132,16 @@ def does_not_load(folder: Path) -> None:
     (folder / "triton" / "srgpt" / "1" / "model.py").write_text(
         "raise RuntimeError('this shell is broken')\n"
     )
+    tiny.rehash(folder)
 
 
 def test_a_failing_candidate_leaves_the_champion_serving(params: Params, tmp_path: Path) -> None:
     good = write_evaluation(tmp_path / "good")
     promotion.promote(params, export=str(tiny.export()), evaluation=good)
     worse = write_evaluation(tmp_path / "worse", qualitative=0.6)
+    other = write_evaluation(tmp_path / "other", answer="Something else.")
     cases: list[tuple[str, str, str, float]] = [
-        ("gate smoke failed: 0 of 4", broken_export(wrong_answers, tmp_path / "a"), good, 2000),
+        ("gate smoke failed: 0 of 4", str(tiny.another_export()), other, 2000),
         ("gate parity failed", broken_export(no_parity, tmp_path / "b"), good, 2000),
         ("this shell is broken", broken_export(does_not_load, tmp_path / "c"), good, 2000),
         (

@@ -63,6 +63,12 @@ def test_a_mask_or_an_error(counts: str) -> None:
         assert decode_mask(counts, 5, 7).shape == (5, 7)
 
 
+def test_one_file_as_image_and_as_depth_is_two_things(preprocessor: Preprocessor) -> None:
+    both = encode_depth(np.ones((40, 56), np.float32))
+    prepared = preprocessor.prepare(Request(both, "Hm?", (), both))
+    assert prepared.image_key != prepared.depth_key
+
+
 RGB = np.zeros((40, 56, 3), np.uint8)
 PNG = encode_png(RGB)
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from srgpt.curation.questions import templates
 from srgpt.serving.protocol import (
     FIELDS,
     MAX_IMAGE_BYTES,
@@ -111,3 +112,18 @@ def test_nothing_but_a_request_or_its_error_comes_out(**fields: bytes) -> None:
 )
 def test_values_are_read_from_answers(text: str, expected: tuple[float | None, str | None]) -> None:
     assert read_answer(text) == expected
+
+
+CONCLUSIONS = [
+    (category, line, truth)
+    for category, words in templates().items()
+    for kind, truth in (("positive", 1.0), ("negative", 0.0))
+    for line in words.get(kind, ())
+]
+
+
+@pytest.mark.parametrize(("category", "line", "truth"), CONCLUSIONS)
+def test_every_answer_that_is_taught_is_read_as_it_was_meant(category: str, line: str, truth: float) -> None:
+    assert category.endswith(("_predicate", "_choice"))
+    text = line.replace("{A}", "Region [0]").replace("{B}", "Region [1]")
+    assert read_answer(text) == (truth, "truth")

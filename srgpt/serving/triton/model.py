@@ -1,6 +1,7 @@
 """Triton's shell around the engine: one version of the model, its requests batched by Triton.
 
-Beside this file lie ``onnx/`` (the export) and ``srgpt/`` (the runtime that was tested with it).
+Beside this file lie ``onnx/`` (the export), ``srgpt/`` (the runtime that was tested with it), and
+``manifest.json``, which has the hash of every file.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ if (HERE / "srgpt").is_dir():
     # before site-packages: the version's own runtime answers, whatever is installed
     sys.path.insert(0, str(HERE))
 
+from srgpt.serving.bundle import bundle_hash, read_manifest  # noqa: E402
 from srgpt.serving.engine import Engine  # noqa: E402
 from srgpt.serving.protocol import (  # noqa: E402
     FIELDS,
@@ -44,6 +46,7 @@ class TritonPythonModel:
         self._engine = Engine(
             HERE / "onnx",
             name=args["model_name"],
+            identity=bundle_hash(read_manifest(HERE)),
             device=settings["device"],
             threads=int(settings["threads"]),
             max_batch=max(int(config["max_batch_size"]), 1),
