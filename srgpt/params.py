@@ -8,6 +8,7 @@ one dataset. Everything is checked before any work starts.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,7 +22,11 @@ from srgpt.errors import InputError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+Name = Annotated[str, Field(pattern=_NAME)]
+
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
+"""Numbers such as 1e-3, which YAML 1.1 reads as text."""
 
 PROFILES = ("demo", "gpu", "full")
 
@@ -58,7 +63,7 @@ class ProceduralParams(Section):
 
 
 class Omni3dParams(Section):
-    """Reading Omni3D JSON; the filter defaults are Omni3D's own."""
+    """Reading Omni3D JSON; truncation and visibility are filtered as in Omni3D's Base.yaml, height is not."""
 
     annotations: str = "annotations.json"
     """The JSON file, relative to the source folder."""
@@ -67,7 +72,7 @@ class Omni3dParams(Section):
     min_visibility: Share = 0.25
     """Objects known to be less visible than this are dropped."""
     min_height_share: Share = 0.0
-    """Objects whose 2D box is lower than this share of the image height are dropped."""
+    """Objects whose 2D box is lower than this share of the image height are dropped; Omni3D's own is 0.05."""
     gravity: Literal["cuboids", "given"] = "cuboids"
     """Where the source gives no gravity: ``cuboids`` takes the common vertical axis of the boxes."""
 
@@ -76,6 +81,8 @@ class IngestParams(Section):
     """From a source to scenes."""
 
     source: Literal["procedural", "omni3d"] = "procedural"
+    url: str | None = None
+    """Folder or URL (s3://...) that a reading source reads; ``--in`` wins, a generating source takes none."""
     scenes: Count = 2000
     """How many scenes a generating source makes."""
     shard_scenes: Count = 250
@@ -148,13 +155,12 @@ class AskParams(Section):
 class ValidateParams(Section):
     """What a dataset must satisfy."""
 
-    datasets: list[Name] = ["train", "bench"]
     min_rows: Count = 1
     max_rejected_share: Share = 0.5
     """Highest share of input that may have been set aside."""
     yes_share: tuple[Share, Share] = (0.45, 0.55)
     """Allowed share of positive answers per qualitative category."""
-    min_balance_rows: Count = 200
+    min_balance_rows: Count = 40
     """Categories with fewer questions are not judged for balance."""
     min_label_accuracy: Share = 0.8
     """Lowest agreement of perceived with true qualitative facts."""
@@ -205,17 +211,21 @@ class TrainParams(Section):
 
     dataset: Name = "train"
     model: ModelParams = ModelParams()
-    steps: Count = 900
-    batch_images: Count = 12
+    steps: Count = 1600
+    batch_images: Count = 6
     """Images per optimizer step and rank; each brings all its questions."""
-    learning_rate: Positive = 2e-3
+    learning_rate: Positive = 1e-3
+    vision_rate: Positive = 1.0
+    """Learning rate of vision tower and region extractor, relative to the language model's. From scratch a small
+    one keeps features still while the language model learns to compare them."""
     warmup_share: Share = 0.03
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     betas: tuple[Share, Share] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     gradient_clipping: Positive = 1.0
     key_weight: Positive = 1.0
-    """How much an answer's first token and its digits count in the loss; its wording counts 1."""
+    """How much the words of an answer that state a relation count in the loss, and whole numbers by its square
+    root; wording and decimals count 1."""
     rgb_share: Share = 0.15
     """Share of samples trained without depth, so that one model answers with and without."""
     blind_share: Share = 0.1
@@ -386,6 +396,16 @@ def load(
     return params
 
 
+def check_dataset(name: str) -> str:
+    """Return the name of a dataset; it becomes part of paths, so :class:`InputError` where it is not plain."""
+    if not re.fullmatch(_NAME.strip("^$"), name):
+        raise InputError(
+            f"{name!r} cannot name a dataset: letters, digits, '_', '.' and '-' are allowed, the first a letter "
+            "or a digit. Give --dataset NAME."
+        )
+    return name
+
+
 def read_profile(name: str) -> dict[str, Any]:
     """Return the overlay of a named profile."""
     if name not in PROFILES:
@@ -503,11 +523,8 @@ def _parse_override(text: str) -> dict[str, Any]:
         parsed: Any = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {text}: the value is not YAML ({error})") from None
-    if isinstance(parsed, str):
-        try:  # YAML 1.1 reads 1e-3 as a string
-            parsed = float(parsed)
-        except ValueError:
-            parsed = value.strip().strip("'\"")
+    if isinstance(parsed, str) and _EXPONENT.fullmatch(value.strip()):
+        parsed = float(parsed)
     for part in reversed(key.strip().split(".")):
         parsed = {part: parsed}
     return parsed

@@ -9,6 +9,7 @@ What a turn computes is what it would compute alone, and the image is paid for o
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,16 @@ IGNORE = -100
 
 PADDING = -1
 """Segment of padding."""
+
+_STATED = re.compile(
+    r"\b(?:yes|no|left|right|higher|lower|above|below|behind|front|farther|nearer|closer|wider|thinner|narrower|"
+    r"taller|shorter|bigger|larger|smaller)\b",
+    re.IGNORECASE,
+)
+"""Words by which an answer states a relation or a verdict."""
+
+_WHOLE = re.compile(r"(?<![\[\d.])\d+")
+"""Whole numbers and whole parts, but not a region's number."""
 
 
 @dataclass
@@ -42,8 +53,9 @@ class Row:
 class Packer:
     """Turns conversations into rows; remembers the tokens of texts it has seen.
 
-    Answer tokens that state the value (a predicate's first token, else every token with a digit) count
-    ``key_weight`` times: the wording around them is learnt soon, and there is much more of it.
+    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, whole
+    numbers its square root, all else once: the wording is learnt soon, decimals never, and there is much more of
+    both.
     """
 
     def __init__(self, processor: SrgptProcessor, *, key_weight: float = 1.0, max_length: int = 4096) -> None:
@@ -51,9 +63,7 @@ class Packer:
         self.key_weight = key_weight
         self.max_length = max_length
         self._questions: dict[tuple[str, int, Inputs], list[int]] = {}
-        self._answers: dict[tuple[str, bool], tuple[list[int], list[float]]] = {}
-        vocabulary = processor.tokenizer.get_vocab()
-        self._digits = {i for t, i in vocabulary.items() if any(c.isdigit() for c in t)}
+        self._answers: dict[str, tuple[list[int], list[float]]] = {}
 
     def pack(self, conversation: Conversation, inputs: Inputs) -> Row:
         """Return the row of a conversation. Turns beyond ``max_length`` tokens are left out."""
@@ -63,7 +73,7 @@ class Packer:
         index_of = {r.id: k for k, r in enumerate(conversation.regions)}
         for segment, turn in enumerate(conversation.turns, start=1):
             question = self._question(turn.question, len(turn.regions), inputs)
-            answer, weights = self._answer(turn.answer, turn.category.endswith("_predicate"))
+            answer, weights = self._answer(turn.answer)
             if len(row.ids) + len(question) + len(answer) > self.max_length:
                 break
             if inputs != "blind":
@@ -89,13 +99,20 @@ class Packer:
             self._questions[key] = self.processor.turn_ids(text, regions, inputs)
         return self._questions[key]
 
-    def _answer(self, text: str, predicate: bool) -> tuple[list[int], list[float]]:
-        key = text, predicate
-        if key not in self._answers:
+    def _answer(self, text: str) -> tuple[list[int], list[float]]:
+        if text not in self._answers:
             ids = self.processor.answer_ids(text)
-            states_value = [k == 0 if predicate else i in self._digits for k, i in enumerate(ids)]
-            self._answers[key] = ids, [self.key_weight if s else 1.0 for s in states_value]
-        return self._answers[key]
+            self._answers[text] = ids, self._weights(text)
+        return self._answers[text]
+
+    def _weights(self, text: str) -> list[float]:
+        encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        spans = [(m.span(), self.key_weight) for m in _STATED.finditer(text)]
+        spans += [(m.span(), self.key_weight**0.5) for m in _WHOLE.finditer(text)]
+        weights = [1.0] * (len(encoded["input_ids"]) + 1)  # and the end token
+        for k, (start, end) in enumerate(encoded["offset_mapping"]):
+            weights[k] = next((w for (a, b), w in spans if start < b and a < end), 1.0)
+        return weights
 
 
 def _append(

@@ -27,17 +27,22 @@ def tower_features(tower: Any, pixels_I3HW: Tensor, layer: FeatureLayer, grid: i
     return features[:, features.shape[1] - grid * grid :]
 
 
+POSITION_SCALE = 2.0
+"""Amplitude of fixed positions: where a patch lies must at first outweigh what it shows."""
+
+
 def sincos_positions(grid: int, dim: int) -> Tensor:
     """Return fixed 2-D sine-cosine positions, (grid * grid, dim), row-major.
 
-    A quarter of the channels each: sin and cos of the row, sin and cos of the column, at geometric
-    frequencies (Vaswani et al. 2017, in two dimensions as in MoCo v3).
+    A quarter of the channels each: sin and cos of the row, sin and cos of the column (Vaswani et al. 2017, in
+    two dimensions as in MoCo v3), at frequencies that fall geometrically from 1 to 1 / grid radians per cell.
+    The usual base of 10,000 is made for long sequences: over so few cells most channels would not vary.
     """
     if dim % 4:
         raise ValueError(f"the hidden size of a tower from scratch must be a multiple of 4, not {dim}")
-    frequencies = 1.0 / 10000.0 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
+    frequencies = float(grid) ** -(torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     angles = torch.arange(grid, dtype=torch.float64)[:, None] * frequencies
-    waves = torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, dim / 2)
+    waves = POSITION_SCALE * torch.cat([angles.sin(), angles.cos()], dim=1)  # (grid, dim / 2)
     rows = waves[:, None].expand(grid, grid, -1)
     columns = waves[None].expand(grid, grid, -1)
     return torch.cat([rows, columns], dim=2).reshape(grid * grid, dim).float()

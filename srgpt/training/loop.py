@@ -39,7 +39,7 @@ def start_engine(model: torch.nn.Module, params: TrainParams) -> Any:
 
     engine, _, _, _ = deepspeed.initialize(
         model=model,
-        model_parameters=parameter_groups(model, params.weight_decay),  # type: ignore[arg-type]
+        model_parameters=parameter_groups(model, params),  # type: ignore[arg-type]
         config=deepspeed_config(params),
     )
     return engine
@@ -99,7 +99,7 @@ def _step(engine: Any, batch: Batch, rate: float) -> tuple[float, int, float]:
     totals = torch.stack([weight.double(), tokens.double()])
     dist.all_reduce(totals)
     for group in engine.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["rate"]
     # DeepSpeed averages gradients over ranks: the divisor is the mean of the ranks' weights
     loss = engine(**batch, loss_divisor=(totals[0] / world).float()).loss
     engine.backward(loss)

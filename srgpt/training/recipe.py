@@ -10,21 +10,24 @@ from torch import nn
 
 from srgpt.params import TrainParams
 
+VISION = ("vision_tower", "region_extractor")
+"""What ``train.vision_rate`` slows down: the parts whose features the language model learns to compare."""
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+
+def parameter_groups(model: nn.Module, params: TrainParams) -> list[dict[str, Any]]:
     """Return the optimizer's groups: matrices with weight decay, norms, biases and embeddings without.
 
-    Parameters that do not require a gradient (fixed positions) are in none.
+    Each has a ``rate``, its learning rate relative to the schedule's. Parameters that do not require a gradient
+    (fixed positions) are in none.
     """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in model.parameters():
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
         if parameter.requires_grad:
+            rate = params.vision_rate if name.startswith(VISION) else 1.0
             matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-            (decayed if matrix else plain).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return [g for g in groups if g["params"]]
+            groups.setdefault((rate, params.weight_decay if matrix else 0.0), []).append(parameter)
+    return [{"params": found, "rate": r, "weight_decay": decay} for (r, decay), found in groups.items()]
 
 
 def learning_rate(step: int, params: TrainParams) -> float:

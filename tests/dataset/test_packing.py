@@ -46,6 +46,24 @@ def test_block_mask_by_hand():
     ]
 
 
+def test_words_that_state_the_fact_weigh_more():
+    _, processor = make_tiny()
+    packer = Packer(processor, key_weight=9.0)
+    for answer, weighty in (
+        ("Region [1] is wider than Region [0], so yes.", {9.0: "wideryes"}),
+        ("Region [0] is 12.35 meters from Region [1].", {3.0: "12"}),
+        ("No, Region [0] is to the left.", {9.0: "Noleft"}),
+        ("Region [1] is at 3 o'clock.", {3.0: "3"}),
+    ):
+        ids, weights = packer._answer(answer)
+        assert len(ids) == len(weights)
+        by_weight = {
+            w: [i for i, k in zip(ids, weights, strict=True) if k == w] for w in set(weights) - {1.0}
+        }
+        texts = {w: processor.tokenizer.decode(found).strip() for w, found in by_weight.items()}
+        assert {w: text.replace(" ", "") for w, text in texts.items()} == weighty
+
+
 def test_row_by_hand():
     _, processor = make_tiny()
     row = Packer(processor, key_weight=3.0).pack(sample(processor).conversation, "rgbd")

@@ -24,7 +24,7 @@ def test_schedule_warms_up_and_falls_as_a_cosine():
 
 def test_groups_hold_every_trained_parameter_once():
     model, _ = make_tiny()
-    decayed, plain = parameter_groups(model, 0.1)
+    decayed, plain = parameter_groups(model, TrainParams(weight_decay=0.1))
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
     found = [id(p) for g in (decayed, plain) for p in g["params"]]
     assert len(found) == len(set(found))
@@ -34,6 +34,16 @@ def test_groups_hold_every_trained_parameter_once():
     assert any(p is model.get_input_embeddings().weight for p in plain["params"])
     assert any(p is model.region_extractor.rgb_projector.weight for p in decayed["params"])
     assert all(p.ndim >= 2 for p in decayed["params"])
+
+
+def test_the_vision_side_has_a_rate_of_its_own():
+    model, _ = make_tiny()
+    groups = parameter_groups(model, TrainParams(vision_rate=0.25))
+    rates = {id(p): g["rate"] for g in groups for p in g["params"]}
+    assert rates[id(model.vision_tower.embeddings.patch_embedding.weight)] == 0.25
+    assert rates[id(model.region_extractor.depth_projector.bias)] == 0.25
+    assert rates[id(model.mm_projector.layers[2].weight)] == 1.0
+    assert rates[id(model.get_input_embeddings().weight)] == 1.0
 
 
 def test_precision_follows_the_device_unless_told():
