@@ -456,7 +456,10 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Rejected:
-    """Input that was set aside: which, why (a short slug that is counted), and the details for a person."""
+    """Input that was set aside: which, why (a short slug that is counted), and the details for a person.
+
+    ``id`` is a scene's, or SCENE/PART for one object of a scene that was kept without it.
+    """
 
     id: str
     reason: str
@@ -521,7 +524,7 @@ def rle_runs(counts: str) -> list[int] | None:
     """Return the run lengths of a compressed COCO RLE string, background first; None where it is not one.
 
     The format packs each run in base 32, least significant digit first, offset by 48, with bit 5 as "more" and
-    bit 4 of the last digit as the sign; from the third run on, runs are differences to the run two before.
+    bit 4 of the last digit as the sign; from the fourth run on, runs are differences to the run two before.
     """
     runs: list[int] = []
     value, shift = 0, 0

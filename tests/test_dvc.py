@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import shlex
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,18 @@ def test_dvc_phones_nobody_and_stages_nothing(root: Path) -> None:
     listed = capture([sys.executable, "-m", "dvc", "config", "--list", "--project"], cwd=root)
     assert listed is not None
     assert {"core.analytics=false", "core.autostage=false", "core.check_update=false"} <= set(listed.split())
+
+
+def test_import_contracts_name_every_module(root: Path) -> None:
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    packages = [p for p in (root / "srgpt").iterdir() if (p / "__init__.py").exists()]
+    modules = [p for p in (root / "srgpt").glob("*.py") if p.stem != "__init__"]
+    every = {f"srgpt.{p.stem}" for p in (*packages, *modules)} | {"flows"}
+    (layers,) = (c["layers"] for c in contracts if c["type"] == "layers")
+    assert {module for layer in layers for module in layer.split(" | ")} == every
+    free = {"mlflow": {"tracking"}, "deepspeed": {"training"}, "onnxruntime": {"export", "serving"},
+            "subprocess": {"process"}}  # fmt: skip
+    for contract in contracts:
+        names = contract.get("forbidden_modules", [])
+        if len(names) == 1 and names[0] in free:
+            assert every - set(contract["source_modules"]) == {f"srgpt.{m}" for m in free[names[0]]}, names

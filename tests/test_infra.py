@@ -19,7 +19,7 @@ def compose(root: Path) -> dict[str, Any]:
 
 
 def test_services(compose: dict[str, Any]) -> None:
-    services = {"postgres", "minio", "buckets", "mlflow", "prefect", "worker", "triton"}
+    services = {"postgres", "minio", "buckets", "mlflow", "prefect", "worker"}
     assert set(compose["services"]) == services
     for service in compose["services"].values():
         assert set(service.get("depends_on", {})) <= services
@@ -38,6 +38,19 @@ def test_files_that_are_named_exist(compose: dict[str, Any], root: Path) -> None
     copied = re.findall(r"^COPY (.+) \S+$", (infra / "Dockerfile").read_text(), re.MULTILINE)
     assert all((root / name).exists() for line in copied for name in line.split())
     assert (infra / "postgres" / "prefect.sql").is_file()
+
+
+def test_the_readme_speaks_of_services_that_there_are(compose: dict[str, Any], root: Path) -> None:
+    text = (root / "infra" / "README.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == set(compose["services"]) - {
+        "postgres",
+        "buckets",
+    }
+    assert "--profile serve" not in text
+    # what the container is started with, as both READMEs say it
+    entry = (root / "infra" / "triton" / "Dockerfile").read_text()
+    assert "--model-repository=/models" in entry
+    assert "--model-control-mode=explicit" in entry
 
 
 def test_no_secret_is_written_down(root: Path) -> None:

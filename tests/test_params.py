@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from srgpt.errors import InputError
-from srgpt.params import PROFILES, DatasetParams, Params, load, merge, read_profile, write
+from srgpt.params import PROFILES, DatasetParams, Params, check_dataset, load, merge, read_profile, write
 
 FILE = """\
 # The file's own comment.
@@ -58,6 +59,13 @@ def test_committed_file_is_the_demo_profile_spelled_out(root: Path) -> None:
     written = yaml.safe_load((root / "params.yaml").read_text())
     expected = load(None, "demo", cwd=Path("/nonexistent")).dump()
     assert written == expected
+
+
+@pytest.mark.parametrize(("first", "second"), itertools.permutations(PROFILES, 2))
+def test_a_profile_leaves_nothing_of_another(first: str, second: str, tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(load(None, first, cwd=Path("/nonexistent")).dump()))
+    assert load(path, second).dump() == load(None, second, cwd=Path("/nonexistent")).dump()
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -141,6 +149,37 @@ def test_strings_lists_and_null_on_the_command_line() -> None:
     assert params.train.model.vision.pretrained == "a/b=c"
     assert params.tracking.uri == "x"
     assert load(None, None, ["train.model.vision.pretrained=null"]).train.model.vision.pretrained is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("'123'", "123"),
+        ('"1e5"', "1e5"),
+        ("nan", "nan"),
+        ("1_0.e", "1_0.e"),
+        ("a 1e5", "a 1e5"),
+        ("it's", "it's"),
+    ],
+)
+def test_text_that_looks_like_a_number_stays_text(text: str, value: str) -> None:
+    assert load(None, None, [f"tracking.experiment={text}"]).tracking.experiment == value
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "-x", "a b", "x\n", ".work"])
+def test_a_dataset_needs_a_plain_name(name: str) -> None:
+    with pytest.raises(InputError, match="cannot name a dataset"):
+        check_dataset(name)
+    assert check_dataset("bench-2.b_1") == "bench-2.b_1"
+
+
+def test_the_source_of_one_dataset_in_one_set(file: Path) -> None:
+    override = "datasets.train.ingest={source: omni3d, url: /data/omni3d}"
+    write(file, None, [override])
+    for params in (load(file), load(None, None, [override], cwd=Path("/nonexistent"))):
+        train, bench = params.for_dataset("train").ingest, params.for_dataset("bench").ingest
+        assert (train.source, train.url) == ("omni3d", "/data/omni3d")
+        assert (bench.source, bench.url) == ("procedural", None)
 
 
 def test_merge_goes_deep_and_leaves_its_inputs() -> None:

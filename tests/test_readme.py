@@ -1,5 +1,8 @@
 """The README's commands work: make targets exist, the chain's example runs as printed, the rest parses."""
 
+import ast
+import dataclasses
+import inspect
 import os
 import re
 import shlex
@@ -9,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from srgpt.params import load
+from srgpt.serving.client import Client
+from srgpt.serving.protocol import Answer
+
 BIN = Path(sys.executable).parent
 
 
@@ -16,6 +23,10 @@ def commands(root: Path) -> list[str]:
     text = (root / "README.md").read_text()
     lines = [line for block in re.findall(r"```console\n(.*?)```", text, re.S) for line in block.splitlines()]
     return [line.split("#")[0].strip() for line in lines if line.split("#")[0].strip()]
+
+
+def inline_commands(root: Path) -> list[str]:
+    return re.findall(r"`(srgpt [a-z]+ --[^`]+)`", (root / "README.md").read_text())
 
 
 def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -48,11 +59,39 @@ def test_the_chain_by_hand_runs_as_printed(root: Path, tmp_path: Path) -> None:
 
 
 def test_parameters_are_changed_as_printed(root: Path, tmp_path: Path) -> None:
-    (command,) = (c for c in commands(root) if c.startswith("srgpt params"))
-    (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
-    assert run(shlex.split(command), tmp_path).returncode == 0
-    shown = run(["srgpt", "params"], tmp_path).stdout
-    assert "learning_rate: 0.001\n" in shown
+    printed = [c for c in (*commands(root), *inline_commands(root)) if c.startswith("srgpt params")]
+    results = []
+    for command in printed:
+        (tmp_path / "params.yaml").write_text((root / "params.yaml").read_text())
+        done = run(shlex.split(command), tmp_path)
+        assert done.returncode == 0, done.stderr
+        results.append(load(tmp_path / "params.yaml"))
+    bench, train, rate, gpu = results
+    assert rate.train.learning_rate == 0.001
+    assert gpu.dump() == load(None, "gpu", cwd=tmp_path / "nowhere").dump()
+    for result, name in ((bench, "bench"), (train, "train")):
+        own = result.for_dataset(name).ingest
+        assert (own.source, own.url) == ("omni3d", f"/data/omni3d/{name}")
+
+
+def test_the_python_block_calls_what_there_is(root: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.S)
+    tree = ast.parse(block)
+    compile(tree, "README.md", "exec")
+    signatures = {"Client": inspect.signature(Client), "client.ask": inspect.signature(Client.ask)}
+    bound = set()
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        if name in signatures:
+            arguments = [None, *call.args] if name == "client.ask" else call.args
+            signatures[name].bind(*arguments, **{k.arg: k.value for k in call.keywords if k.arg})
+            bound.add(name)
+    assert bound == set(signatures)
+    shown = {
+        n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "answer"
+    }
+    assert shown
+    assert shown <= {field.name for field in dataclasses.fields(Answer)}
 
 
 @pytest.mark.parametrize("verb", ["promote", "status", "rollback", "serve"])

@@ -41,14 +41,9 @@ def _scenes_of(frames: Frames, role: str) -> set[str]:
 
 
 def _scenes_rejected(url: str, kept: set[str]) -> int:
-    """Count what ingest set aside as a whole; an object's id is its scene's with more after a slash."""
+    """Count the scenes that ingest set aside; a slash in an id says that it is of a part: SCENE/ANNOTATION."""
     ids = {rejected["id"] for rejected in storage.read_rejected(url)}
-    return sum(not any(head in kept for head in _heads(i)) for i in ids)
-
-
-def _heads(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
+    return len({i for i in ids if "/" not in i} - kept)
 
 
 def _lineage_problem(manifest: storage.Manifest, before: storage.Manifest | None) -> str | None:

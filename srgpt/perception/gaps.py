@@ -1,13 +1,14 @@
 """Checks what a scene has, keeps it, and fills what is missing by the rules that need no model.
 
 What the source gave stays as it is. A gap is filled only where a setting of ``perceive`` says how, and the
-value is marked with the rule that supplied it; any other gap is an :class:`IncompleteError` that names the
-missing thing and the setting that would supply it.
+value is marked with the rule that supplied it; all other gaps together are an :class:`IncompleteError`, each
+with the missing thing and the setting that would supply it.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,13 +25,20 @@ BOXES = "boxes"
 _UNIT_TOLERANCE = 1e-3
 
 
-class IncompleteError(Exception):
-    """A scene that lacks something, or has something wrong. ``reason`` is a slug that is counted."""
+@dataclass(frozen=True)
+class Gap:
+    """What a scene lacks, or has wrong. ``reason`` is a slug that is counted, ``detail`` is for a person."""
 
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
+    reason: str
+    detail: str
+
+
+class IncompleteError(Exception):
+    """A scene with gaps that no setting fills: at least one, all that it has."""
+
+    def __init__(self, *gaps: Gap) -> None:
+        super().__init__("; ".join(gap.detail for gap in gaps))
+        self.gaps = gaps
 
 
 def complete(scene: Scene, params: PerceiveParams) -> Scene:
@@ -39,29 +47,38 @@ def complete(scene: Scene, params: PerceiveParams) -> Scene:
     Raises :class:`IncompleteError`.
     """
     if not scene.regions:
-        raise IncompleteError(
+        raise _incomplete(
             "no-regions", "it has no regions, and no setting supplies them yet; take it out of the source"
         )
-    result = _with_intrinsics(_with_gravity(_with_depth(scene, params), params), params)
-    return _with_masks(result, params)
+    gaps: list[Gap] = []
+    for fill in (_with_depth, _with_gravity, _with_intrinsics, _with_masks):
+        try:
+            scene = fill(scene, params)
+        except IncompleteError as error:
+            gaps += error.gaps
+    if gaps:
+        raise IncompleteError(*gaps)
+    return scene
+
+
+def _incomplete(reason: str, detail: str) -> IncompleteError:
+    return IncompleteError(Gap(reason, detail))
 
 
 def _with_depth(scene: Scene, params: PerceiveParams) -> Scene:
     if scene.depth is None:
         if params.depth == "none":
             return scene
-        raise IncompleteError(
+        raise _incomplete(
             "missing-depth",
             "it has no depth; perceive.depth=none goes on without (facts then come from cuboids only)",
         )
     try:
         shape = scene.depth_metres().shape
     except (OSError, SyntaxError, ValueError) as error:
-        raise IncompleteError(
-            "bad-depth", f"its depth cannot be decoded ({error}); ingest it again"
-        ) from error
+        raise _incomplete("bad-depth", f"its depth cannot be decoded ({error}); ingest it again") from error
     if shape != (scene.height, scene.width):
-        raise IncompleteError(
+        raise _incomplete(
             "wrong-depth-size",
             f"its depth is {' x '.join(map(str, shape[::-1]))} pixels, its image "
             f"{scene.width} x {scene.height}",
@@ -73,14 +90,12 @@ def _with_gravity(scene: Scene, params: PerceiveParams) -> Scene:
     if scene.gravity is None:
         if params.gravity == "level":
             return scene.replace(gravity=(0.0, 1.0, 0.0), gravity_source=LEVEL)
-        raise IncompleteError(
+        raise _incomplete(
             "missing-gravity", "it has no gravity; perceive.gravity=level assumes a level camera"
         )
     length = math.sqrt(sum(v * v for v in scene.gravity))
     if len(scene.gravity) != 3 or not abs(length - 1) <= _UNIT_TOLERANCE:
-        raise IncompleteError(
-            "bad-gravity", f"its gravity {scene.gravity} is not a unit vector of three numbers"
-        )
+        raise _incomplete("bad-gravity", f"its gravity {scene.gravity} is not a unit vector of three numbers")
     return scene
 
 
@@ -91,13 +106,13 @@ def _with_intrinsics(scene: Scene, params: PerceiveParams) -> Scene:
                 intrinsics=_assumed_intrinsics(scene, params.fov_degrees),
                 intrinsics_source=f"fov:{params.fov_degrees:g}",
             )
-        raise IncompleteError(
+        raise _incomplete(
             "missing-intrinsics",
             "it has no intrinsics; perceive.intrinsics=fov assumes perceive.fov_degrees as field of view",
         )
     values = scene.intrinsics
     if len(values) != 4 or not all(map(math.isfinite, values)) or values[0] <= 0 or values[1] <= 0:
-        raise IncompleteError(
+        raise _incomplete(
             "bad-intrinsics", f"its intrinsics {values} are not (fx, fy, cx, cy), finite, fx and fy > 0"
         )
     return scene
@@ -111,33 +126,30 @@ def _assumed_intrinsics(scene: Scene, degrees: float) -> tuple[float, float, flo
 
 def _with_masks(scene: Scene, params: PerceiveParams) -> Scene:
     bare = [r for r in scene.regions if r.rle is None]
-    for region in scene.regions:
-        if region.rle is not None:
-            _check_mask(scene, region)
+    gaps = [gap for r in scene.regions if r.rle is not None for gap in _mask_gaps(scene, r)]
+    if bare and params.masks != BOXES:
+        first = f"region {bare[0].id} ({bare[0].category}) and {len(bare) - 1} more"
+        text = (
+            f"{first} of its {len(scene.regions)} regions have no mask; perceive.masks=boxes uses their boxes"
+        )
+        gaps.append(Gap("missing-masks", text))
+    if gaps:
+        raise IncompleteError(*gaps)
     if not bare:
         return scene
-    if params.masks != BOXES:
-        raise IncompleteError(
-            "missing-masks",
-            f"region {bare[0].id} ({bare[0].category}) and {len(bare) - 1} more of its {len(scene.regions)} "
-            "regions have no mask; perceive.masks=boxes uses their boxes",
-        )
     return scene.replace(regions=tuple(_boxed(scene, r) if r.rle is None else r for r in scene.regions))
 
 
-def _check_mask(scene: Scene, region: Region) -> None:
+def _mask_gaps(scene: Scene, region: Region) -> list[Gap]:
+    name = f"the mask of region {region.id} ({region.category})"
     try:
         shape = region.mask().shape
     except (InputError, KeyError, TypeError) as error:
-        raise IncompleteError(
-            "bad-mask", f"the mask of region {region.id} ({region.category}): {error}"
-        ) from error
+        return [Gap("bad-mask", f"{name}: {error}")]
     if shape != (scene.height, scene.width):
-        raise IncompleteError(
-            "wrong-mask-size",
-            f"the mask of region {region.id} ({region.category}) is {shape[1]} x {shape[0]}, "
-            f"its image {scene.width} x {scene.height} pixels",
-        )
+        sizes = f"{shape[1]} x {shape[0]}, its image {scene.width} x {scene.height} pixels"
+        return [Gap("wrong-mask-size", f"{name} is {sizes}")]
+    return []
 
 
 def _boxed(scene: Scene, region: Region) -> Region:

@@ -14,8 +14,8 @@ def _procedural(params: IngestParams, seed: int, dataset: str, url: str | None) 
 
     if url is not None:
         raise InputError(
-            f"--in {url}: ingest.source is 'procedural', which makes its scenes itself. "
-            "Leave --in away, or set ingest.source (for example to omni3d)."
+            f"{url}: ingest.source is 'procedural', which makes its scenes itself. "
+            "Leave --in away and ingest.url null, or set ingest.source (for example to omni3d)."
         )
     return ProceduralSource(params, seed, dataset)
 
@@ -25,7 +25,8 @@ def _omni3d(params: IngestParams, seed: int, dataset: str, url: str | None) -> S
 
     if url is None:
         raise InputError(
-            "ingest.source is 'omni3d', which reads a folder: give it with --in FOLDER or --in s3://..."
+            f"ingest.source is 'omni3d', which reads a folder: give it with --in FOLDER or --in s3://..., "
+            f"or set datasets.{dataset}.ingest.url"
         )
     return Omni3dSource(params, dataset, url)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -43,6 +43,9 @@ class Source(Protocol):
         """Return what the scenes are a function of (settings, hashes; no paths), for the manifest."""
         ...
 
-    def statistics(self) -> dict[str, Any]:
-        """Return counts for the manifest: what was read, kept, dropped and why."""
+    def statistics(self, set_aside: Collection[str]) -> dict[str, Any]:
+        """Return counts for the manifest: what was read, and ``objects`` and ``dropped`` where a source drops some.
+
+        ``set_aside`` holds the ids of the scenes that could not be loaded: what was in them does not count.
+        """
         ...

@@ -3,7 +3,7 @@
 Beyond Omni3D's own fields an image may have ``depth_path`` (uint16 PNG, millimetres, 0 = no reading) and
 ``gravity_cam`` (direction of gravity in the camera frame), an annotation ``segmentation`` (COCO RLE or
 polygons). A problem of the file as a whole is an error; a picture that cannot be used is set aside with its
-reason; an annotation that cannot be used, or that Omni3D's own filter ignores, is dropped and counted
+reason, and so is an annotation that cannot be used, or that Omni3D's own filter ignores
 (:mod:`srgpt.sources.omni3d_boxes`).
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ _IMAGE_KEYS = ("id", "width", "height", "file_path", "K")
 
 @dataclass(frozen=True)
 class Picture:
-    """One row of ``images`` with the regions kept for it; plain, checked values."""
+    """One row of ``images`` with the regions kept for it and the annotations dropped; plain, checked values."""
 
     scene_id: str
     width: int
@@ -41,6 +41,7 @@ class Picture:
     gravity_source: str | None
     depth_path: str | None
     regions: tuple[Region, ...]
+    dropped: tuple[Rejected, ...]
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ class Omni3dWork:
         """Read and check the image and depth files."""
         loaded = Loaded()
         for item in self.items:
-            loaded.add(item if isinstance(item, Rejected) else self._scene(item))
+            found = item if isinstance(item, Rejected) else self._scene(item)
+            loaded.add(found)
+            if isinstance(item, Picture) and isinstance(found, Scene):
+                loaded.rejected += item.dropped
         return loaded
 
     def _scene(self, picture: Picture) -> Scene | Rejected:
@@ -112,16 +116,14 @@ class Omni3dSource:
             )
         data = read_bytes(self._path)
         self._digest = digest(data)
-        self._counts: Counter[str] = Counter()
         self._read(_parse(data, self._path))
 
     def shards(self) -> Sequence[Omni3dWork]:
         """Return the pictures in the file's order, ``ingest.shard_scenes`` at a time."""
         step = self.params.shard_scenes
-        return [
-            Omni3dWork(self.url, self.dataset, self._licence, tuple(self._items[start : start + step]))
-            for start in range(0, len(self._items), step)
-        ]
+        parts = [self._items[start : start + step] for start in range(0, len(self._items), step)]
+        parts[0] = [*parts[0], *self._strays]
+        return [Omni3dWork(self.url, self.dataset, self._licence, tuple(part)) for part in parts]
 
     def identity(self) -> dict[str, Any]:
         """Return the annotation file's hash and the settings."""
@@ -132,13 +134,19 @@ class Omni3dSource:
             "omni3d": self.params.omni3d.model_dump(mode="json"),
         }
 
-    def statistics(self) -> dict[str, Any]:
-        """Return how many images and annotations there were, and why annotations were dropped."""
+    def statistics(self, set_aside: Collection[str]) -> dict[str, Any]:
+        """Return how many images and annotations the file has, and how many objects were kept and dropped.
+
+        ``objects`` are the annotations of the pictures that were kept, ``dropped`` those of them that are not
+        used, and those of no picture, by reason.
+        """
+        kept = [i for i in self._items if isinstance(i, Picture) and i.scene_id not in set_aside]
+        dropped = [*self._strays, *(rejected for picture in kept for rejected in picture.dropped)]
         return {
             "images": len(self._items),
             "annotations": self._annotations,
-            "kept_annotations": self._annotations - sum(self._counts.values()),
-            "dropped_annotations": dict(sorted(self._counts.items())),
+            "objects": sum(len(picture.regions) for picture in kept) + len(dropped),
+            "dropped": dict(sorted(Counter(rejected.reason for rejected in dropped).items())),
         }
 
     def _read(self, data: dict[str, Any]) -> None:
@@ -151,16 +159,16 @@ class Omni3dSource:
         licence = info.get("licence", info.get("license")) if isinstance(info, dict) else None
         self._licence = str(licence) if is_text(licence) else ""
         self._annotations = len(annotations)
+        self._strays: list[Rejected] = []
         by_image = self._by_image(images, annotations)
         seen: set[str] = set()
         self._items: list[Picture | Rejected] = []
         for position, row in enumerate(images):
             try:
-                item = _picture(row, by_image.get(_key(row), []), names, self.params.omni3d, self._counts)
-                if item.scene_id in seen:
-                    raise _UnusableError(
-                        "duplicate-image", f"images[{position}]: id {row['id']} was used before"
-                    )
+                key = _key(row)
+                if key is not None and _scene_id(key) in seen:
+                    raise _UnusableError("duplicate-image", f"images[{position}]: id {key} was used before")
+                item = _picture(row, by_image.get(key, []), names, self.params.omni3d)
                 seen.add(item.scene_id)
             except _UnusableError as error:
                 self._items.append(Rejected(f"images[{position}]", error.reason, error.detail))
@@ -168,15 +176,17 @@ class Omni3dSource:
                 self._items.append(item)
 
     def _by_image(self, images: list[Any], annotations: list[Any]) -> dict[Any, list[dict[str, Any]]]:
-        """Group annotations by image; those of no image are counted as dropped."""
+        """Group annotations by image; those of no image are set aside."""
         known = {_key(row) for row in images}
         groups: dict[Any, list[dict[str, Any]]] = {}
-        for row in annotations:
+        for position, row in enumerate(annotations):
             image = row.get("image_id") if isinstance(row, dict) else None
             if not isinstance(row, dict):
-                self._counts["not-an-object"] += 1
+                detail = f"expected an object, found {_kind(row)}"
+                self._strays.append(Rejected(f"annotations/{position}", "not-an-object", detail))
             elif not isinstance(image, int | str) or image not in known:
-                self._counts["unknown-image"] += 1
+                detail = f"image_id {image!r} is not among the images"
+                self._strays.append(Rejected(f"annotations/{position}", "unknown-image", detail))
             else:
                 groups.setdefault(image, []).append(row)
         return groups
@@ -240,7 +250,6 @@ def _picture(
     annotations: list[dict[str, Any]],
     names: dict[int, str],
     params: Omni3dParams,
-    counts: Counter[str],
 ) -> Picture:
     """Check one row of ``images`` and its annotations; raises _UnusableError."""
     if not isinstance(row, dict):
@@ -256,19 +265,42 @@ def _picture(
             "bad-image-row", f"'width' and 'height' must be whole pixels, found {width!r} x {height!r}"
         )
     intrinsics = _intrinsics(row["K"])
-    regions: list[Region] = []
-    for annotation in annotations:
-        try:
-            regions.append(read_region(annotation, len(regions), names, (width, height), params))
-        except DroppedError as error:
-            counts[error.reason] += 1
+    regions, dropped = _regions(_scene_id(identifier), annotations, names, (width, height), params)
     gravity, source = _gravity(row, regions, params)
     depth = row.get("depth_path")
     return Picture(
         _scene_id(identifier), width, height, _relative_path(row["file_path"], "file_path"), intrinsics,
         gravity, source, None if depth is None else _relative_path(depth, "depth_path"),
-        tuple(regions),
+        tuple(regions), tuple(dropped),
     )  # fmt: skip
+
+
+def _regions(
+    scene_id: str,
+    annotations: list[dict[str, Any]],
+    names: dict[int, str],
+    size: tuple[int, int],
+    params: Omni3dParams,
+) -> tuple[list[Region], list[Rejected]]:
+    """Read a picture's annotations; one that is dropped is named SCENE/ANNOTATION."""
+    regions: list[Region] = []
+    dropped: list[Rejected] = []
+    for position, annotation in enumerate(annotations):
+        try:
+            regions.append(read_region(annotation, len(regions), names, size, params))
+        except DroppedError as error:
+            name = annotation.get("id")
+            known = is_text(name) or (isinstance(name, int) and not isinstance(name, bool))
+            identifier = f"{scene_id}/{name if known else f'annotations[{position}]'}"
+            dropped.append(Rejected(identifier, error.reason, _about(annotation, names)))
+    return regions, dropped
+
+
+def _about(annotation: dict[str, Any], names: dict[int, str]) -> str:
+    """Say what a dropped annotation shows, for a person who looks it up."""
+    number, name = annotation.get("category_id"), annotation.get("category_name")
+    found = name if is_text(name) else names.get(number) if isinstance(number, int) else None
+    return f"an annotation of {found!r}, not used as an object"
 
 
 def _scene_id(identifier: int | str) -> str:

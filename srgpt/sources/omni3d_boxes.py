@@ -26,7 +26,7 @@ _MIN_AGREEMENT = 0.9
 
 
 class DroppedError(Exception):
-    """An annotation that is not used; ``reason`` is what is counted."""
+    """An annotation that is not used; ``reason`` is a slug that is counted."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)

@@ -67,11 +67,10 @@ def test_facts_by_hand(category, a, b, value):
 def test_every_category_has_a_fact_and_a_unit():
     for category in CATEGORIES:
         value = fact(category, box(), box(1, 1, 6, 2, 2, 2))
-        unit = unit_of(category)
-        assert unit == ("truth" if GROUP_OF[category] in QUALITATIVE else unit)
-        assert value in (0.0, 1.0) if unit == "truth" else value > 0
-    assert {unit_of(c) for c in CATEGORIES} == {"metres", "clock_hours", "truth"}
-    assert unit_of("direction") == "clock_hours"
+        truth = category.endswith(("_predicate", "_choice"))
+        expected = "truth" if truth else "clock_hours" if category == "direction" else "metres"
+        assert unit_of(category) == expected
+        assert value in (0.0, 1.0) if truth else value > 0
 
 
 @given(boxes, boxes, st.sampled_from([c for c in CATEGORIES if GROUP_OF[c] in QUALITATIVE]))

@@ -55,8 +55,20 @@ def test_a_complete_scene_is_returned_itself():
 def test_a_gap_names_the_thing_and_the_setting(changes, reason, setting):
     with pytest.raises(IncompleteError) as caught:
         complete(scene(**changes), PerceiveParams())
-    assert caught.value.reason == reason
-    assert setting in caught.value.detail
+    (gap,) = caught.value.gaps
+    assert gap.reason == reason
+    assert setting in gap.detail
+
+
+def test_all_gaps_of_a_scene_are_named_together():
+    bad, bare = masked({"size": [HEIGHT, WIDTH], "counts": "05"}), Region(1, "cup", "cup", (0, 0, 1, 1))
+    changes = {"depth": None, "gravity": (0.0, 2.0, 0.0), "intrinsics": None, "regions": (bad, bare)}
+    with pytest.raises(IncompleteError) as caught:
+        complete(scene(**changes), PerceiveParams())
+    assert [gap.reason for gap in caught.value.gaps] == [
+        "missing-depth", "bad-gravity", "missing-intrinsics", "bad-mask", "missing-masks",
+    ]  # fmt: skip
+    assert all(gap.detail in str(caught.value) for gap in caught.value.gaps)
 
 
 def test_level_camera():
@@ -113,4 +125,4 @@ def test_what_is_wrong_is_named_and_never_filled(changes, reason):
     everything = PerceiveParams(depth="none", masks="boxes", intrinsics="fov", gravity="level")
     with pytest.raises(IncompleteError) as caught:
         complete(scene(**changes), everything)
-    assert caught.value.reason == reason
+    assert [gap.reason for gap in caught.value.gaps] == [reason]

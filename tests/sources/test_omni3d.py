@@ -76,8 +76,8 @@ def test_one_scene(folder):
     (region,) = scene.regions
     assert (region.category, region.label, region.bbox) == ("chair", "chair", (5, 6, 20, 25))
     assert (region.visibility, region.truncation, region.rle) == (0.9, 0.1, None)
-    assert source.statistics() == {
-        "images": 1, "annotations": 1, "kept_annotations": 1, "dropped_annotations": {},
+    assert source.statistics(()) == {
+        "images": 1, "annotations": 1, "objects": 1, "dropped": {},
     }  # fmt: skip
 
 
@@ -123,9 +123,13 @@ def test_dimensions_are_width_height_length(folder):
     ],
 )
 def test_unusable_annotations_are_dropped_and_counted(folder, changes, reason):
-    source, (scene,), _ = read(folder, document(annotations=[annotation(), annotation(**changes)]))
+    rows = [annotation(), annotation(id=2, **changes)]
+    source, (scene,), (rejected,) = read(folder, document(annotations=rows))
     assert len(scene.regions) == 1
-    assert source.statistics()["dropped_annotations"] == {reason: 1}
+    assert source.statistics(()) == {"images": 1, "annotations": 2, "objects": 2, "dropped": {reason: 1}}
+    assert rejected.id == ("annotations/1" if reason == "unknown-image" else "omni3d-000001/2")
+    assert rejected.reason == reason
+    assert rejected.detail
 
 
 @pytest.mark.parametrize("key", ["center_cam", "dimensions", "R_cam"])
@@ -133,7 +137,24 @@ def test_annotation_without_a_3d_key_is_dropped(folder, key):
     row = annotation()
     del row[key]
     source, _, _ = read(folder, document(annotations=[annotation(), row]))
-    assert source.statistics()["dropped_annotations"] == {f"missing-{key}": 1}
+    assert source.statistics(())["dropped"] == {f"missing-{key}": 1}
+
+
+def test_only_pictures_that_are_kept_count(folder):
+    """A duplicate's and an unusable picture's annotations are neither kept nor dropped."""
+    rows = [annotation(truncation=1.0), annotation(), annotation(image_id=2), annotation(image_id=2, id="x")]
+    images = [image(), image(), image(id=2, file_path="images/none.png")]
+    source, (scene,), rejected = read(folder, document(images=images, annotations=[*rows, 5]))
+    assert [(r.id, r.reason) for r in rejected] == [
+        ("omni3d-000001/1", "truncated"),
+        ("images[1]", "duplicate-image"),
+        ("omni3d-000002", "missing-image"),
+        ("annotations/4", "not-an-object"),
+    ]
+    assert source.statistics({"omni3d-000002"}) == {
+        "images": 3, "annotations": 5, "objects": 3, "dropped": {"not-an-object": 1, "truncated": 1},
+    }  # fmt: skip
+    assert len(scene.regions) == 1
 
 
 def test_unknown_values_keep_an_annotation():
@@ -339,7 +360,8 @@ def test_fuzz_rows(folder, key, image_key, value, image_value):
     if image_key == "id":
         data["images"][1]["id"] = image_value
     _, scenes, rejected = read(folder, data)
-    assert len(scenes) + len(rejected) == 2
+    assert len(scenes) + sum("/" not in r.id for r in rejected) == 2
+    assert len({s.scene_id for s in scenes}) == len(scenes)
     assert all(isinstance(s, Scene) for s in scenes)
     assert all(isinstance(r, Rejected) and r.detail for r in rejected)
     for scene in scenes:
@@ -364,9 +386,11 @@ def test_real_photographs(omni3d_mini):
     source = Omni3dSource(IngestParams(source="omni3d"), "mini", str(omni3d_mini))
     (loaded,) = [work.load() for work in source.shards()]
     raw = json.loads((omni3d_mini / "annotations.json").read_text())
-    assert loaded.rejected == []
+    assert {r.reason for r in loaded.rejected} == {"no-points", "truncated"}
+    assert all("/" in r.id for r in loaded.rejected)
     assert len(loaded.scenes) == len(raw["images"]) == 4
-    assert source.statistics()["kept_annotations"] == sum(len(s.regions) for s in loaded.scenes) == 58
+    assert sum(len(s.regions) for s in loaded.scenes) == 58
+    assert source.statistics(())["objects"] == len(raw["annotations"]) == 58 + len(loaded.rejected)
     assert [s.gravity_source for s in loaded.scenes] == ["given", "cuboids", "cuboids", "cuboids"]
     for scene, row in zip(loaded.scenes, raw["images"], strict=True):
         assert scene.image == (omni3d_mini / row["file_path"]).read_bytes()

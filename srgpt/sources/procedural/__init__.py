@@ -7,7 +7,7 @@ stands, ``placement`` keeps it physical, ``camera``, ``mesh``, ``textures`` and 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +61,6 @@ class ProceduralSource:
             "procedural": self.params.procedural.model_dump(mode="json"),
         }
 
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self, set_aside: Collection[str]) -> dict[str, Any]:
         """Return how many scenes were asked for."""
         return {"asked_scenes": self.params.scenes}
