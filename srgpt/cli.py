@@ -325,14 +325,18 @@ def doctor(params: ParamsFile = None, profile: Profile = None, overrides: Set = 
 
 
 @app.command(rich_help_panel=_HELP)
-def demo(profile: Profile = None, overrides: Set = None) -> None:
+def demo(params: ParamsFile = None, profile: Profile = None, overrides: Set = None) -> None:
     """Run the retraining flow, ask the served model, and sum it all up.
 
-    It works on ./params.yaml, as the pipeline does, and writes --profile and --set into it.
+    The pipeline works on ./params.yaml: another --params file is copied there, --profile and --set are written
+    into it.
     """
     from srgpt import demo as steps
 
-    steps.run(_params(None, profile, overrides), profile=profile, overrides=overrides or [])
+    loaded = _params(params, profile, overrides)
+    if params and params.resolve() != Path("params.yaml").resolve():
+        Path("params.yaml").write_text(params.read_text())
+    steps.run(loaded, profile=profile, overrides=overrides or [])
 
 
 def main() -> None:

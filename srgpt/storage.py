@@ -485,7 +485,10 @@ class TableWriter:
         path = join(self.work, MANIFEST)
         if not exists(path):
             return False
-        manifest = read_manifest(self.work)
+        try:
+            manifest = read_manifest(self.work)
+        except InputError:  # of another version of this project
+            return False
         own = (manifest.table, manifest.stage, manifest.dataset, manifest.params, manifest.inputs)
         if digest([*own, manifest.code_version, manifest.schema_version]) != self._identity():
             return False
@@ -611,7 +614,7 @@ def staged_folder(out: str, *, keep: bool = False, reads: Sequence[str] = ()) ->
     local = (
         Path(_plain(work_url(out)))
         if is_local(out)
-        else Path(tempfile.gettempdir()) / f"srgpt-{digest(out)[:16]}"
+        else _private_folder() / digest(out)[:16]
     )
     if not keep:
         shutil.rmtree(local, ignore_errors=True)
@@ -628,6 +631,17 @@ def staged_folder(out: str, *, keep: bool = False, reads: Sequence[str] = ()) ->
         fs.put(f"{local}/", f"{path}/", recursive=True)
     remove(join(out, _COPYING))
     shutil.rmtree(local, ignore_errors=True)
+
+
+def _private_folder() -> Path:
+    """Return this user's folder for work on remote outputs, closed to others: checkpoints are resumed from it."""
+    path = Path(tempfile.gettempdir()) / f"srgpt-{os.getuid()}"
+    with io_errors(str(path), write=True):
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077 or path.is_symlink():
+        raise SrgptError(f"{path}: must be a folder of yours alone (mode 0700), and is not. Remove or mend it.")
+    return path
 
 
 @contextlib.contextmanager

@@ -30,6 +30,12 @@ def test_every_stage_takes_the_common_options(verb: str) -> None:
     assert all(option in text for option in ("--in", "--out", "--params", "--profile", "--set"))
 
 
+@pytest.mark.parametrize("verb", ["promote", "rollback", "serve", "status", "params", "doctor", "demo"])
+def test_every_other_verb_takes_parameters(verb: str) -> None:
+    text = srgpt(verb, "--help").stdout
+    assert all(option in text for option in ("--params", "--profile", "--set"))
+
+
 def test_help_imports_nothing_heavy() -> None:
     heavy = ("torch", "pyarrow", "numpy", "mlflow", "prefect")
     code = f"import sys, srgpt.cli; print([m for m in {heavy} if m in sys.modules])"

@@ -401,3 +401,14 @@ def test_an_unreachable_store_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     with pytest.raises(SrgptError, match="did not answer"):
         storage.read_manifest("s3://bucket/t")
+
+
+def test_work_on_remote_outputs_is_closed_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with storage.staged_folder("memory://private/out") as work:
+        assert work.parent.parent == tmp_path
+        assert work.parent.stat().st_mode & 0o077 == 0
+        (work / "summary.json").write_text("{}")
+    work.parent.chmod(0o755)
+    with pytest.raises(SrgptError, match="yours alone"), storage.staged_folder("memory://private/out2"):
+        pass

@@ -43,7 +43,7 @@ def run(params: Params, *, source: str, benchmark: str, out: str) -> dict[str, A
     asked = sample(benchmark, params.export.parity_questions)
     lineage = _lineage(source, benchmark)
     report = f"{out.rstrip('/')}.parity.json"
-    with staged_folder(out) as work, local_copy(source) as folder:
+    with staged_folder(out, reads=[source, benchmark]) as work, local_copy(source) as folder:
         model, processor = load_model(folder)
         tokens = params.evaluate.max_new_tokens
         write_bundle(model, processor, work / "onnx", params.export.precision)

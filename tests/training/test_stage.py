@@ -126,7 +126,7 @@ def test_a_failed_upload_does_not_train_again(
     train.run(make_params(), source=source, out=f"{s3}/model")
     assert len(launches.jobs) == 1
     assert storage.read_bytes(f"{s3}/model/model.safetensors") == b"weights"
-    assert not list(tmp_path.glob("srgpt-*"))
+    assert not list(tmp_path.glob("srgpt-*/*"))
 
 
 def test_a_published_model_is_trained_anew_in_a_run_of_its_own(
