@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     import s3fs
 
     s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("srgpt-test")
-    yield "s3://srgpt-test"
+    bucket = f"srgpt-test-{secrets.token_hex(4)}"  # the server's buckets outlive it within the process
+    s3fs.S3FileSystem().mkdir(bucket)
+    yield f"s3://{bucket}"
     s3fs.S3FileSystem.clear_instance_cache()
     server.stop()

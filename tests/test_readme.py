@@ -67,7 +67,7 @@ def test_parameters_are_changed_as_printed(root: Path, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stderr
         results.append(load(tmp_path / "params.yaml"))
     bench, train, rate, gpu = results
-    assert rate.train.learning_rate == 0.001
+    assert rate.train.learning_rate == 0.002
     assert gpu.dump() == load(None, "gpu", cwd=tmp_path / "nowhere").dump()
     for result, name in ((bench, "bench"), (train, "train")):
         own = result.for_dataset(name).ingest
