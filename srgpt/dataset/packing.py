@@ -28,10 +28,10 @@ PADDING = -1
 
 _STATED = re.compile(
     r"\b(?:yes|no|left|right|higher|lower|above|below|behind|front|farther|nearer|closer|wider|thinner|narrower|"
-    r"taller|shorter|bigger|larger|smaller)\b",
+    r"taller|shorter|bigger|larger|smaller)\b|(?<=\bso region \[)\d+",
     re.IGNORECASE,
 )
-"""Words by which an answer states a relation or a verdict."""
+"""Words by which an answer states a relation or a verdict, and the region that it concludes on."""
 
 _WHOLE = re.compile(r"(?<![\[\d.])\d+")
 """Whole numbers and whole parts, but not a region's number."""

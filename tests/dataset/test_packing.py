@@ -51,6 +51,7 @@ def test_words_that_state_the_fact_weigh_more():
     packer = Packer(processor, key_weight=9.0)
     for answer, weighty in (
         ("Region [1] is wider than Region [0], so yes.", {9.0: "wideryes"}),
+        ("Region [1] is wider, so Region [1].", {9.0: "wider1"}),
         ("Region [0] is 12.35 meters from Region [1].", {3.0: "12"}),
         ("No, Region [0] is to the left.", {9.0: "Noleft"}),
         ("Region [1] is at 3 o'clock.", {3.0: "3"}),
