@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from srgpt import demo
 from srgpt.cli import app
+from srgpt.errors import InputError
 from srgpt.evaluation.drawing import colour_of
 from srgpt.records import decode_rle
 from srgpt.serving.protocol import Answer
@@ -61,7 +63,7 @@ def test_the_served_model_is_asked_by_its_own_name(monkeypatch: pytest.MonkeyPat
     assert asked == ["127.0.0.1:7001", "other"]
 
 
-def test_the_flow_gets_profile_and_overrides_and_no_other_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_flow_gets_profile_and_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     commands: list[list[str]] = []
     monkeypatch.setattr(demo.process, "run", commands.append)
     monkeypatch.setattr(demo, "summarise", lambda _: None)
@@ -69,4 +71,17 @@ def test_the_flow_gets_profile_and_overrides_and_no_other_file(monkeypatch: pyte
     assert commands[0] == [
         sys.executable, "-m", "flows.retrain", "--profile", "demo", "--set", "train.steps=3",
     ]  # fmt: skip
-    assert CliRunner().invoke(app, ["demo", "--params", "other.yaml"]).exit_code == 2
+
+
+def test_another_parameter_file_becomes_the_pipelines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(demo, "run", lambda params, **_: None)
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
+    (tmp_path / "other.yaml").write_text("seed: 2\n")
+    assert CliRunner().invoke(app, ["demo", "--params", "other.yaml"]).exit_code == 0
+    assert (tmp_path / "params.yaml").read_text() == "seed: 2\n"
+    wrong = CliRunner().invoke(app, ["demo", "--params", "nowhere.yaml"])
+    assert isinstance(wrong.exception, InputError)
+    assert (tmp_path / "params.yaml").read_text() == "seed: 2\n"

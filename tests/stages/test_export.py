@@ -141,11 +141,13 @@ def test_int4_exports_and_answers(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    model, out = tmp_path / "model", str(tmp_path / "export")
+    model.mkdir()
     with pytest.raises(InputError, match="not known what the model was made from"):
-        stage.run(tiny.params(), source=str(tmp_path), benchmark=tiny.benchmark(), out=str(tmp_path / "x"))
-    (tmp_path / "lineage.json").write_text("{}")
+        stage.run(tiny.params(), source=str(model), benchmark=tiny.benchmark(), out=out)
+    (model / "lineage.json").write_text("{}")
     with pytest.raises(InputError, match=r"config\.json, processor_config\.json missing"):
-        stage.run(tiny.params(), source=str(tmp_path), benchmark=tiny.benchmark(), out=str(tmp_path / "x"))
+        stage.run(tiny.params(), source=str(model), benchmark=tiny.benchmark(), out=out)
 
 
 def test_logit_error_by_hand() -> None:
