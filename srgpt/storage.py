@@ -611,11 +611,7 @@ def staged_folder(out: str, *, keep: bool = False, reads: Sequence[str] = ()) ->
     or overlaps with one of the URLs ``reads``.
     """
     check_output(out, "folder", reads)
-    local = (
-        Path(_plain(work_url(out)))
-        if is_local(out)
-        else _private_folder() / digest(out)[:16]
-    )
+    local = Path(_plain(work_url(out))) if is_local(out) else _private_folder() / digest(out)[:16]
     if not keep:
         shutil.rmtree(local, ignore_errors=True)
     with io_errors(out, write=True):
@@ -640,7 +636,9 @@ def _private_folder() -> Path:
         path.mkdir(mode=0o700, exist_ok=True)
         status = path.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077 or path.is_symlink():
-        raise SrgptError(f"{path}: must be a folder of yours alone (mode 0700), and is not. Remove or mend it.")
+        raise SrgptError(
+            f"{path}: must be a folder of yours alone (mode 0700), and is not. Remove or mend it."
+        )
     return path
 
 
