@@ -11,6 +11,8 @@ import pytest
 from srgpt import storage
 from srgpt.errors import InputError, SrgptError
 from srgpt.records import Rejected
+from srgpt.storage import outputs
+from srgpt.storage import writer as writing
 
 NAMES = [storage.shard_name(i) for i in range(3)]
 
@@ -266,8 +268,8 @@ def test_an_output_does_not_overlap_with_an_input(tmp_path: Path, kind: str, out
     ],
 )
 def test_urls_overlap(out: str, read: str, overlap: bool) -> None:
-    assert storage._overlap(out, read) is overlap
-    assert storage._overlap(read, out) is overlap
+    assert outputs.overlap(out, read) is overlap
+    assert outputs.overlap(read, out) is overlap
 
 
 def test_a_table_is_made_again_over_itself(tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_a_kill_while_publishing_loses_nothing(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(storage if step == "move" else storage.TableWriter, step, killed)
+        patch.setattr(writing if step == "move" else storage.TableWriter, step, killed)
         write_all(tmp_path / "t")
     assert writer(tmp_path / "t").missing(NAMES) == []
     write_all(tmp_path / "t")
@@ -326,7 +328,7 @@ def test_a_complete_table_of_other_parameters_is_not_taken_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(storage, "move", lambda *_: None)
+        patch.setattr(writing, "move", lambda *_: None)
         write_all(tmp_path / "t")
     assert writer(tmp_path / "t", {"a": 2}).missing(NAMES) == NAMES
 

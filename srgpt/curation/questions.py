@@ -20,7 +20,6 @@ import numpy as np
 import yaml
 
 from srgpt.curation.facts import PAIRED, SINGLE, fact, is_tie, unit_of
-from srgpt.geometry.language import read_value
 from srgpt.geometry.units import format_clock, format_length
 from srgpt.params import AskParams
 from srgpt.records import (
@@ -82,11 +81,6 @@ def templates() -> dict[str, dict[str, list[str]]]:
     text = (resources.files("srgpt.curation") / "templates.yaml").read_text(encoding="utf-8")
     data: dict[str, dict[str, list[str]]] = yaml.safe_load(text)
     return data
-
-
-def answer_value(turn: Turn) -> float | None:
-    """Read the value that a turn's answer text states, in the turn's unit; None where it states none."""
-    return read_value(turn.answer, turn.category)
 
 
 def ask_scene(

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import ConvexHull
 
-from srgpt.geometry.camera import project
 from srgpt.records import Box, Cuboid, OrientedBox
 
 Floats = NDArray[np.float64]
 
 _FLAT = 1e-9
 """Metres; a footprint thinner than this is a line, and has no convex hull."""
-
-_EDGES = np.array([(a, b) for a in range(8) for b in range(a + 1, 8) if (a ^ b).bit_count() == 1])
-"""Pairs of corners of :meth:`Cuboid.corners` (index = binary xyz) that an edge joins, (12, 2)."""
 
 
 def canonical_box(cuboid: Cuboid, rotation: Floats) -> Box:
@@ -68,24 +62,3 @@ def _hull(ground: Floats) -> Floats:
         along = offsets @ offsets[farthest]
         return ground[[int(along.argmin()), int(along.argmax())]]
     return ground[ConvexHull(ground).vertices]
-
-
-def project_cuboid(
-    cuboid: Cuboid, intrinsics: Sequence[float], near: float = 0.01
-) -> tuple[float, float, float, float] | None:
-    """Return the pixel box (x0, y0, x1, y1) around a cuboid, not clipped to the image.
-
-    What lies nearer than ``near`` metres is cut away first; None where nothing is left.
-    """
-    corners = cuboid.corners()
-    a, b = corners[_EDGES[:, 0]], corners[_EDGES[:, 1]]
-    crossing = (a[:, 2] >= near) != (b[:, 2] >= near)
-    share = (near - a[crossing, 2]) / (b[crossing, 2] - a[crossing, 2])
-    cuts = a[crossing] + share[:, None] * (b[crossing] - a[crossing])
-    cuts[:, 2] = near
-    seen = np.concatenate([corners[corners[:, 2] >= near], cuts])
-    if len(seen) == 0:
-        return None
-    pixels = project(seen, intrinsics)
-    (x0, y0), (x1, y1) = pixels.min(axis=0), pixels.max(axis=0)
-    return float(x0), float(y0), float(x1), float(y1)

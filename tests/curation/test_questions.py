@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from srgpt.curation.facts import fact, is_tie, unit_of
-from srgpt.curation.questions import Balance, answer_value, ask_scene, seeded, templates
+from srgpt.curation.questions import Balance, ask_scene, seeded, templates
 from srgpt.geometry.language import read_value
 from srgpt.params import AskParams
 from srgpt.records import (
@@ -66,7 +66,7 @@ def test_every_answer_states_the_fact(dataset):
             assert turn.value == fact(turn.category, *asked)
             assert not is_tie(turn.category, asked[0], asked[1] if len(asked) > 1 else None, AskParams())
             assert turn.unit == unit_of(turn.category)
-            read = answer_value(turn)
+            read = read_value(turn.answer, turn.category)
             assert read is not None
             # two decimals of a metre are the coarsest that answers are rounded to
             assert read == pytest.approx(turn.value, abs=0.0051 if turn.unit == "metres" else 0)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srgpt.geometry.boxes import box_of_points, canonical_box, oriented_box_of_points, project_cuboid
+from srgpt.geometry.boxes import box_of_points, canonical_box, oriented_box_of_points
 from srgpt.records import Cuboid
 
 
@@ -71,16 +71,3 @@ def test_oriented_box_of_a_line_and_of_a_point():
     assert sorted(found.size) == pytest.approx([0, 1, 5])
     np.testing.assert_allclose(found.center, [1.5, 0.5, 2])
     np.testing.assert_allclose(oriented_box_of_points(np.ones((4, 3))).size, 0)
-
-
-def test_projected_cuboid():
-    cuboid = Cuboid(np.array([0.0, 0, 3]), np.array([2.0, 1, 2]), np.eye(3))
-    # the near face at 2 m decides: +-1 / 2 * 10 and +-0.5 / 2 * 10 around the principal point
-    assert project_cuboid(cuboid, (10, 10, 50, 40)) == pytest.approx((45, 37.5, 55, 42.5))
-
-
-def test_projected_cuboid_is_cut_at_the_near_plane():
-    through = Cuboid(np.array([0.0, 0, 0]), np.array([2.0, 2, 4]), np.eye(3))
-    assert project_cuboid(through, (10, 10, 0, 0), near=0.5) == pytest.approx((-20, -20, 20, 20))
-    behind = Cuboid(np.array([0.0, 0, -3]), np.array([2.0, 2, 2]), np.eye(3))
-    assert project_cuboid(behind, (10, 10, 0, 0)) is None
