@@ -124,20 +124,20 @@ def test_an_answer_with_a_placeholder_in_it_is_compared_like_any_other(tmp_path:
 
 @pytest.mark.slow
 def test_int4_exports_and_answers(tmp_path: Path) -> None:
-    """Random weights take four bits badly, so the error is judged over all questions."""
+    """A trained model, since random weights lose all meaning in four bits."""
     loose = tiny.params(
         export={
             "precision": "int4",
             "parity_questions": 12,
-            "max_logit_error": 1.0,
-            "min_parity_agreement": 0.0,
+            "max_logit_error": 0.5,
+            "min_parity_agreement": 0.75,
         }
     )
     out = tmp_path / "export"
-    stage.run(loose, source=str(tiny.checkpoint()), benchmark=tiny.benchmark(), out=str(out))
-    errors = [row["logit_error"] for row in json.loads((out / "parity.json").read_text())["rows"]]
-    assert len(errors) == 12
-    assert 1e-5 < np.mean(errors) < 0.5
+    stage.run(loose, source=str(tiny.trained_checkpoint()), benchmark=tiny.benchmark(), out=str(out))
+    report = json.loads((out / "parity.json").read_text())
+    assert report["questions"] == 12
+    assert min(row["logit_error"] for row in report["rows"]) > 1e-4, "not exported in four bits"
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
