@@ -111,7 +111,7 @@ def test_dropped_objects_are_counted(scenes: Path, tmp_path: Path) -> None:
     perceived, graphs = str(tmp_path / "perceived"), str(tmp_path / "graphs")
     assert srgpt("perceive", "--in", str(scenes), "--out", perceived).returncode == 0
     done = srgpt("lift", "--in", perceived, "--out", graphs, "--set", "lift.min_mask_points=100000")
-    assert re.search(r"lift toy: 2 rows in .*\n  (\d+) objects, \1 dropped: few_points \1\n", done.stderr)
+    assert re.search(r"lift toy: 2 rows in .*\n  (\d+) objects, \1 dropped: few-points \1\n", done.stderr)
 
 
 def test_another_dataset_than_the_one_asked_for_is_refused(scenes: Path, tmp_path: Path) -> None:

@@ -38,20 +38,20 @@ def writer(out: Path, params: dict | None = None) -> storage.TableWriter:
 def write_all(out: Path, params: dict | None = None) -> storage.Manifest:
     table = writer(out, params)
     for name in table.missing(NAMES):
-        storage.write_shard(table.work, name, "graphs", rows(name), [Rejected(name, "too_dark", "why")])
+        storage.write_shard(table.work, name, "graphs", rows(name), [Rejected(name, "too-dark", "why")])
     return table.commit(NAMES)
 
 
 def test_a_table_reads_back_with_its_manifest(tmp_path: Path) -> None:
     manifest = write_all(tmp_path / "t")
     assert manifest.rows == 6
-    assert manifest.rejected == {"too_dark": 3}
+    assert manifest.rejected == {"too-dark": 3}
     assert [r["scene_id"] for r in storage.read_rows(str(tmp_path / "t"), "graphs")] == [
         f"{n}-{i}" for n in NAMES for i in range(2)
     ]
     assert storage.read_rejected(str(tmp_path / "t"))[0] == {
         "id": NAMES[0],
-        "reason": "too_dark",
+        "reason": "too-dark",
         "detail": "why",
     }
     assert not (tmp_path / ".t.work").exists()

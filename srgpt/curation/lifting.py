@@ -47,34 +47,34 @@ def lift_scene(scene: Scene, params: LiftParams) -> SceneGraph | Rejected:
         intrinsics_matrix(scene.intrinsics)
         rotation = canonical_rotation(scene.gravity)
     except InputError as error:
-        return Rejected(scene.scene_id, "broken_camera", str(error))
+        return Rejected(scene.scene_id, "broken-camera", str(error))
     depth = None
     if scene.depth is not None:
         try:
             depth = scene.depth_metres()
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
-            return Rejected(scene.scene_id, "broken_depth", f"not a readable PNG: {error}")
+        except (OSError, SyntaxError, ValueError):  # what Pillow raises for broken files
+            return Rejected(scene.scene_id, "broken-depth", "not a readable PNG")
         if depth.shape != (scene.height, scene.width):
             expected = f"{scene.height} x {scene.width}"
-            return Rejected(scene.scene_id, "broken_depth", f"shape {depth.shape}, expected {expected}")
+            return Rejected(scene.scene_id, "broken-depth", f"shape {depth.shape}, expected {expected}")
     view = _View(depth, scene.intrinsics, rotation)
     nodes = []
     for region in scene.regions:
         if region.rle is not None and list(region.rle["size"]) != [scene.height, scene.width]:
             size = f"{region.rle['size']}, expected {[scene.height, scene.width]}"
-            return Rejected(scene.scene_id, "broken_mask", f"region {region.id}: mask size {size}")
+            return Rejected(scene.scene_id, "broken-mask", f"region {region.id}: mask size {size}")
         try:
             nodes.append(lift_region(region, view, params))
         except InputError as error:
-            return Rejected(scene.scene_id, "broken_mask", f"region {region.id}: {error}")
+            return Rejected(scene.scene_id, "broken-mask", f"region {region.id}: {error}")
     return SceneGraph(scene.dataset, scene.scene_id, scene.width, scene.height, rotation, tuple(nodes))
 
 
 def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
     """Lift one region. Where no box comes of it, ``dropped`` says why:
 
-    ``no_depth`` (none in the scene, or none under the mask), ``no_mask``, ``few_points``, ``few_kept_points``
-    (too few left after cleaning), ``tiny_box``. ``truth`` is made from the cuboid in any case.
+    ``no-depth`` (none in the scene, or none under the mask), ``no-mask``, ``few-points``, ``few-kept-points``
+    (too few left after cleaning), ``tiny-box``. ``truth`` is made from the cuboid in any case.
     """
     truth = None if region.cuboid is None else canonical_box(region.cuboid, view.rotation)
 
@@ -93,20 +93,20 @@ def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
         )
 
     if view.depth is None:
-        return node("no_depth")
+        return node("no-depth")
     if region.rle is None:
-        return node("no_mask")
+        return node("no-mask")
     v, u = np.nonzero(region.mask())
     if len(v) == 0:
-        return node("no_mask")
+        return node("no-mask")
     z = view.depth[v, u]
     read = z > 0
     count = int(np.count_nonzero(read))
     quality: dict[str, Any] = {"mask_points": count, "depth_coverage": count / len(v)}
     if count == 0:
-        return node("no_depth", **quality)
+        return node("no-depth", **quality)
     if count < params.min_mask_points:
-        return node("few_points", **quality)
+        return node("few-points", **quality)
     u, v, z = u[read], v[read], z[read]
     chosen = thin(count, params.max_points)
     points = unproject_pixels(u[chosen], v[chosen], z[chosen], view.intrinsics) @ view.rotation.T
@@ -114,10 +114,10 @@ def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
     kept, share = clean(points, spacing, params)
     quality |= {"kept_points": len(kept), "cluster_share": share}
     if len(kept) < params.min_kept_points:
-        return node("few_kept_points", **quality)
+        return node("few-kept-points", **quality)
     box = box_of_points(kept)
     if float(np.prod(box.size)) < params.min_volume:
-        return node("tiny_box", **quality)
+        return node("tiny-box", **quality)
     return node(perceived=box, oriented=oriented_box_of_points(kept), **quality)
 
 

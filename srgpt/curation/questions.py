@@ -88,13 +88,13 @@ def ask_scene(
 ) -> list[Conversation] | Rejected:
     """Ask about one scene: ``params.conversations`` conversations, or the scene set aside with the reason.
 
-    Reasons: ``no_objects``, ``no_truth`` or ``no_perceived`` (no object has the box that ``params.truth``
-    names), ``nothing_to_ask`` (every fact is a tie).
+    Reasons: ``no-objects``, ``no-truth`` or ``no-perceived`` (no object has the box that ``params.truth``
+    names), ``nothing-to-ask`` (every fact is a tie).
     """
     objects = list(_usable(graph, params))
     if not objects:
-        lacking = "no_truth" if params.truth == "cuboids" else "no_perceived"
-        reason = lacking if graph.nodes else "no_objects"
+        lacking = "no-truth" if params.truth == "cuboids" else "no-perceived"
+        reason = lacking if graph.nodes else "no-objects"
         return Rejected(graph.scene_id, reason, f"ask.truth is {params.truth}; {len(graph.nodes)} objects")
     balance = balance if balance is not None else Balance()
     found = []
@@ -102,7 +102,7 @@ def ask_scene(
         rng = seeded(seed, graph.dataset, graph.scene_id, "ask", str(index))
         turns = _turns(objects, params, rng, balance)
         if not turns:
-            return Rejected(graph.scene_id, "nothing_to_ask", f"{len(objects)} objects, every fact a tie")
+            return Rejected(graph.scene_id, "nothing-to-ask", f"{len(objects)} objects, every fact a tie")
         found.append(_conversation(graph, index, turns, params))
     return found
 

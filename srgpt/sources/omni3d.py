@@ -389,5 +389,9 @@ def _decode(data: bytes, path: str, what: str) -> tuple[Any, str]:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
             return image.copy(), image.format or ""
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:  # its own words hold a memory address, and tables must be reproducible
+        raise _UnusableError(
+            f"unreadable-{what}", f"{path}: not a picture, or cut off at its start"
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise _UnusableError(f"unreadable-{what}", f"{path}: {error}") from None

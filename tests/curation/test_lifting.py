@@ -110,17 +110,17 @@ def test_dropped_objects_say_why(slanted):
         region(5, slice(10, 30), slice(20, 40)),
     )
     nodes = lifted(value).nodes
-    assert [n.dropped for n in nodes] == ["no_depth", "few_points", "no_mask", "no_mask", "tiny_box", None]
+    assert [n.dropped for n in nodes] == ["no-depth", "few-points", "no-mask", "no-mask", "tiny-box", None]
     assert [n.perceived is None for n in nodes] == [True] * 5 + [False]
     assert [n.mask_points for n in nodes] == [0, 15, 0, 0, 20, 400]
     few = lifted(value, min_kept_points=1000, outlier_std_ratio=100).nodes[5]
-    assert (few.dropped, few.perceived, few.kept_points) == ("few_kept_points", None, 400)
+    assert (few.dropped, few.perceived, few.kept_points) == ("few-kept-points", None, 400)
 
 
 def test_without_depth_there_is_still_truth():
     cuboid = Cuboid(np.array([1.0, 0, 3]), np.array([1.0, 2, 3]), np.eye(3))
     graph = lifted(scene(None, region(0, slice(0, 9), slice(0, 9), cuboid=cuboid)))
-    assert graph.nodes[0].dropped == "no_depth"
+    assert graph.nodes[0].dropped == "no-depth"
     assert graph.nodes[0].truth is not None
     np.testing.assert_allclose(graph.nodes[0].truth.size, [1, 2, 3])
 
@@ -145,19 +145,19 @@ def test_a_scene_without_a_camera_is_an_error_that_names_it(slanted, missing):
 @pytest.mark.parametrize(
     ("changes", "reason", "says"),
     [
-        ({"gravity": (0.0, 0.0, 1.0)}, "broken_camera", "heading"),
-        ({"intrinsics": (0.0, 1.0, 1.0, 1.0)}, "broken_camera", "fx"),
-        ({"depth": b"no picture"}, "broken_depth", "PNG"),
-        ({"depth": encode_depth(np.ones((HEIGHT, WIDTH)))[:60]}, "broken_depth", "PNG"),
-        ({"depth": encode_depth(np.ones((5, 5)))}, "broken_depth", "shape"),
+        ({"gravity": (0.0, 0.0, 1.0)}, "broken-camera", "heading"),
+        ({"intrinsics": (0.0, 1.0, 1.0, 1.0)}, "broken-camera", "fx"),
+        ({"depth": b"no picture"}, "broken-depth", "PNG"),
+        ({"depth": encode_depth(np.ones((HEIGHT, WIDTH)))[:60]}, "broken-depth", "PNG"),
+        ({"depth": encode_depth(np.ones((5, 5)))}, "broken-depth", "shape"),
         (
             {"regions": (region(7, slice(0, 9), slice(0, 9), rle={"size": [5, 5], "counts": "i0"}),)},
-            "broken_mask",
+            "broken-mask",
             "7",
         ),
         (
             {"regions": (region(7, slice(0, 9), slice(0, 9), rle={"size": [HEIGHT, WIDTH], "counts": "1"}),)},
-            "broken_mask",
+            "broken-mask",
             "7",
         ),
     ],

@@ -160,7 +160,7 @@ def test_truth_says_where_facts_come_from():
 
 def test_objects_without_the_wanted_box_are_not_asked_about():
     scene = graph(5, 4)
-    without = Node(99, "thing", "thing", (0, 0, 1, 1), None, dropped="few_points")
+    without = Node(99, "thing", "thing", (0, 0, 1, 1), None, dropped="few-points")
     scene = SceneGraph(scene.dataset, scene.scene_id, 100, 80, np.eye(3), (*scene.nodes, without))
     assert all(99 not in t.regions for c in ask(scene) for t in c.turns)
 
@@ -168,9 +168,9 @@ def test_objects_without_the_wanted_box_are_not_asked_about():
 @pytest.mark.parametrize(
     ("value", "params", "reason"),
     [
-        (graph(0, 0), {}, "no_objects"),
-        (graph(0, 3, truth=False), {"truth": "cuboids"}, "no_truth"),
-        (graph(0, 3), {"tie_metres": 100, "tie_margin": 1, "quantitative_share": 0.0}, "nothing_to_ask"),
+        (graph(0, 0), {}, "no-objects"),
+        (graph(0, 3, truth=False), {"truth": "cuboids"}, "no-truth"),
+        (graph(0, 3), {"tie_metres": 100, "tie_margin": 1, "quantitative_share": 0.0}, "nothing-to-ask"),
     ],
 )
 def test_scenes_that_give_no_question_are_set_aside(value, params, reason):

@@ -287,6 +287,14 @@ def _png(array):
     return buffer.getvalue()
 
 
+def test_what_is_no_picture_is_told_in_the_same_words_every_time(folder):
+    (folder / "images" / "a.png").write_bytes(b"no picture")
+    reasons = [read(folder, document(images=[image(file_path="images/a.png")]))[2] for _ in range(2)]
+    assert reasons[0][0].reason == "unreadable-image"
+    assert reasons[0] == reasons[1]
+    assert " at 0x" not in reasons[0][0].detail
+
+
 def test_other_formats_are_stored_as_png(folder):
     Image.new("RGB", (WIDTH, HEIGHT), (1, 2, 3)).save(folder / "images" / "a.webp", lossless=True)
     _, (scene,), _ = read(folder, document(images=[image(file_path="images/a.webp")]))

@@ -77,7 +77,7 @@ def test_several_conversations_of_other_length(graphs, tmp_path):
 def test_scenes_with_nothing_to_ask_are_set_aside(tmp_path):
     source = write(str(tmp_path / "graphs"), [make_graph(0), make_graph(1, count=0), make_graph(2)], [])
     manifest = ask.run(params(), source=source, out=str(tmp_path / "conversations"))
-    assert (manifest.rows, manifest.rejected) == (2, {"no_objects": 1})
+    assert (manifest.rows, manifest.rejected) == (2, {"no-objects": 1})
     assert [s.rows for s in manifest.shards] == [2, 0]
 
 

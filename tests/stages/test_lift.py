@@ -89,7 +89,7 @@ def test_a_broken_scene_is_set_aside_and_the_rest_goes_on(tmp_path):
         str(tmp_path / "perceived"), [make_scene(0), make_scene(1, depth=b"broken"), make_scene(2)]
     )
     manifest = lift.run(params(), source=source, out=str(tmp_path / "graphs"))
-    assert (manifest.rows, manifest.rejected) == (2, {"broken_depth": 1})
+    assert (manifest.rows, manifest.rejected) == (2, {"broken-depth": 1})
     (rejected,) = storage.read_rejected(str(tmp_path / "graphs"))
     assert rejected["id"] == "s1"
 
@@ -97,7 +97,7 @@ def test_a_broken_scene_is_set_aside_and_the_rest_goes_on(tmp_path):
 def test_a_scene_without_depth_keeps_its_truth(tmp_path):
     source = write(str(tmp_path / "perceived"), [make_scene(0, depth=None)])
     manifest = lift.run(params(), source=source, out=str(tmp_path / "graphs"))
-    assert manifest.statistics == {"objects": 3, "dropped": {"no_depth": 3}}
+    assert manifest.statistics == {"objects": 3, "dropped": {"no-depth": 3}}
 
 
 def test_a_scene_without_gravity_fails_the_stage(tmp_path):

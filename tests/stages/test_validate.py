@@ -449,10 +449,10 @@ def test_the_page_lists_dropped_objects_by_reason(good: tuple[Path, dict[str, An
     assert "no table of this chain counts objects" in report.page(good[1])
     objects = {
         "scenes": {"objects": 3, "dropped": {}},
-        "graphs": {"objects": 58, "dropped": {"few_points": 45}},
+        "graphs": {"objects": 58, "dropped": {"few-points": 45}},
     }
     text = re.sub(r"</?t[dr][^>]*>|\s+", " ", report.page({**good[1], "objects": objects}))
-    assert re.search(r"graphs +few_points +45 +58", text)
+    assert re.search(r"graphs +few-points +45 +58", text)
     assert re.search(r"scenes +nothing +0 +3", text)
 
 
