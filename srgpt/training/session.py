@@ -24,6 +24,7 @@ from srgpt.params import Params, TrainParams
 from srgpt.progress import progress_bar
 from srgpt.storage import read_manifest, write_json
 from srgpt.tracking import Lineage, Run, connect
+from srgpt.training.checkpoint import write_errors
 from srgpt.training.initialise import initialise
 from srgpt.training.loop import Batch, Outcome, start_engine, train
 from srgpt.training.metrics import UNDELIVERED, Delivery, Log, Reporter
@@ -143,8 +144,9 @@ class Session:
             weights = {k: v.contiguous() for k, v in weights.items()}
             count = sum(p.numel() for p in parameters)
         self.model.config.dtype = dtype
-        self.model.save_pretrained(self.folder, state_dict=weights)
-        self.processor.save_pretrained(self.folder)
+        with write_errors(self.folder):
+            self.model.save_pretrained(self.folder, state_dict=weights)
+            self.processor.save_pretrained(self.folder)
         data = {read_manifest(self.dataset.source).dataset: self.dataset.fingerprint}
         lineage = Lineage.of(self.params, data, self.run_id)
         write_json(str(self.folder / "lineage.json"), vars(lineage))
