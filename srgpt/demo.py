@@ -68,7 +68,7 @@ def choose(conversations: str) -> tuple[Scene, Conversation, Turn]:
     """Pick the benchmark's first question about which of two things is behind or in front."""
     wanted = ("behind_predicate", "front_predicate", *CATEGORIES)
     rows = [Conversation.from_row(row) for row in read_rows(conversations, "conversations")]
-    ranked = ((wanted.index(t.category), c, t) for c in rows for t in c.turns)
+    ranked = ((wanted.index(t.category), c, t) for c in rows for t in c.turns if t.category in CATEGORIES)
     best = min(ranked, key=lambda found: found[0], default=None)
     if best is None:
         raise SrgptError(f"{conversations}: no questions to ask")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from srgpt.errors import InputError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Source = str | None
 """Where a value came from: ``"given"`` by the source, the id of the model or rule that supplied it, or None."""
@@ -56,7 +56,7 @@ GROUP_OF = {c: g for groups in (QUALITATIVE, QUANTITATIVE) for g, cs in groups.i
 CATEGORIES = tuple(GROUP_OF)
 """The 24 question categories, names as in the reference."""
 
-Unit = Literal["metres", "clock_hours", "truth"]
+Unit = Literal["metres", "clock_hours", "truth", "ratio", "count", "region", "text"]
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,9 @@ class Scene:
     regions: tuple[Region, ...] = ()
     depth: bytes | None = None
     depth_source: Source = None
+    relative_depth: bytes | None = None
+    """A PNG of uint16 inverse depth without scale, 65535 = nearest, 0 = no reading: for models, never for facts."""
+    relative_depth_source: Source = None
     intrinsics: tuple[float, float, float, float] | None = None
     intrinsics_source: Source = None
     gravity: tuple[float, float, float] | None = None
@@ -174,6 +177,8 @@ class Scene:
     uri: str = ""
     """Where the picture came from: a path, a URL, or a recipe such as ``procedural://street/17?seed=7``."""
     licence: str = ""
+    tags: tuple[str, ...] = ()
+    """Words for what the picture shows, from which a detector starts."""
 
     def rgb(self) -> NDArray[np.uint8]:
         """Decode the picture, (height, width, 3) uint8."""
@@ -198,12 +203,13 @@ class Scene:
         row["regions"] = [r.to_row() for r in self.regions]
         for name in ("intrinsics", "gravity"):
             row[name] = None if row[name] is None else [float(v) for v in row[name]]
-        return row
+        return {**row, "tags": list(self.tags)}
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Scene:
         """Read a plain dict."""
         fields = {name: row[name] for name in cls.__dataclass_fields__ if name != "regions"}
+        fields["tags"] = tuple(fields["tags"])
         for name in ("intrinsics", "gravity"):
             fields[name] = None if fields[name] is None else tuple(fields[name])
         return cls(**fields, regions=tuple(Region.from_row(r) for r in row["regions"]))
@@ -278,6 +284,10 @@ class Node:
     """Share of the mask's pixels that have a depth reading, 0 to 1."""
     cluster_share: float = 0.0
     """Share of the outlier-free voxels that are in the largest cluster, 0 to 1."""
+    center_sigma: tuple[float, float, float] | None = None
+    """Standard deviation of the perceived box's centre, metres along the canonical axes."""
+    size_sigma: tuple[float, float, float] | None = None
+    """Standard deviation of the perceived box's extents, metres."""
     visibility: float = -1.0
     truncation: float = -1.0
 
@@ -285,6 +295,8 @@ class Node:
         """Convert to a plain dict."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__}
         row["bbox"] = [float(v) for v in self.bbox]
+        for name in ("center_sigma", "size_sigma"):
+            row[name] = None if row[name] is None else [float(v) for v in row[name]]
         for name in ("perceived", "oriented", "truth"):
             row[name] = None if row[name] is None else row[name].to_row()
         return row
@@ -294,6 +306,8 @@ class Node:
         """Read a plain dict."""
         fields = {name: row[name] for name in cls.__dataclass_fields__}
         fields["bbox"] = tuple(fields["bbox"])
+        for name in ("center_sigma", "size_sigma"):
+            fields[name] = None if fields[name] is None else tuple(fields[name])
         for name, kind in (("perceived", Box), ("oriented", OrientedBox), ("truth", Box)):
             fields[name] = None if fields[name] is None else kind.from_row(fields[name])  # type: ignore[attr-defined]
         return cls(**fields)
@@ -341,15 +355,19 @@ class Turn:
     ``regions`` lists region ids in the order of mention: ``<region0>`` in the question and ``Region [0]`` in the
     answer are ``regions[0]``. ``value`` is what the answer says, in ``unit``: metres, clock hours (1 to 12), or a
     truth value (1.0 or 0.0). For a predicate the truth value is its answer; for a choice it is 1.0 when
-    ``regions[0]`` is the one chosen.
+    ``regions[0]`` is the one chosen. A ``ratio`` has no dimension, a ``count`` is a whole number, and a ``region``
+    is the number k of ``Region [k]``. Where ``unit`` is ``text`` nothing is known but the words, and ``value`` is
+    None. ``sigma`` is the standard deviation of ``value`` in the same unit, or, for a truth value, the chance that
+    it is wrong; None where it was not estimated.
     """
 
     question: str
     answer: str
     category: str
     regions: tuple[int, ...]
-    value: float
+    value: float | None
     unit: Unit
+    sigma: float | None = None
 
     def to_row(self) -> dict[str, Any]:
         """Convert to a plain dict."""

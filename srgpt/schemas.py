@@ -40,6 +40,8 @@ _NODE = pa.struct(
         ("kept_points", pa.int32()),
         ("depth_coverage", pa.float64()),
         ("cluster_share", pa.float64()),
+        ("center_sigma", _VECTOR),
+        ("size_sigma", _VECTOR),
         ("visibility", pa.float64()),
         ("truncation", pa.float64()),
     ]
@@ -53,6 +55,7 @@ _TURN = pa.struct(
         ("regions", pa.list_(pa.int32())),
         ("value", pa.float64()),
         ("unit", pa.string()),
+        ("sigma", pa.float64()),
     ]
 )
 
@@ -71,12 +74,15 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("image", pa.binary()),
             ("depth", pa.binary()),
             ("depth_source", pa.string()),
+            ("relative_depth", pa.binary()),
+            ("relative_depth_source", pa.string()),
             ("intrinsics", _VECTOR),
             ("intrinsics_source", pa.string()),
             ("gravity", _VECTOR),
             ("gravity_source", pa.string()),
             ("uri", pa.string()),
             ("licence", pa.string()),
+            ("tags", pa.list_(pa.string())),
             ("regions", pa.list_(_REGION)),
         ],
         "scenes",

@@ -15,7 +15,7 @@ from srgpt.model.loading import load_model
 from srgpt.model.pixels import Picture
 from srgpt.model.processing import Question
 from srgpt.model.prompts import Inputs
-from srgpt.records import Conversation, Prediction, Rejected, Scene
+from srgpt.records import CATEGORIES, Conversation, Prediction, Rejected, Scene
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,8 +72,8 @@ class Predictor:
         asked: list[Asked] = []
         rejected: list[Rejected] = []
         for conversation in conversations:
-            count = len(conversation.turns) if limit is None else min(limit, len(conversation.turns))
-            if count == 0:
+            turns = gradable(conversation)[:limit]
+            if not turns:
                 continue
             scene = scenes.get(conversation.scene_id)
             if scene is None:
@@ -86,8 +86,8 @@ class Predictor:
             except (InputError, OSError) as error:
                 rejected.append(Rejected(conversation.conversation_id, "picture-unusable", str(error)))
                 continue
-            asked.append(Asked(conversation, tuple(range(count)), picture))
-            limit = None if limit is None else limit - count
+            asked.append(Asked(conversation, turns, picture))
+            limit = None if limit is None else limit - len(turns)
         return asked, rejected
 
     def predict(
@@ -117,6 +117,12 @@ class Predictor:
         return self.processor.answers(generated, batch["input_ids"].shape[1])
 
 
+def gradable(conversation: Conversation) -> tuple[int, ...]:
+    """Return the turns of the benchmark's categories: others have no rule by which an answer is right."""
+    turns = enumerate(conversation.turns)
+    return tuple(i for i, turn in turns if turn.category in CATEGORIES and turn.value is not None)
+
+
 def batches(asked: Sequence[Asked], size: int) -> Iterator[list[Asked]]:
     """Group conversations into batches of at most ``size`` questions.
 
@@ -138,6 +144,7 @@ def batches(asked: Sequence[Asked], size: int) -> Iterator[list[Asked]]:
 
 def _graded(conversation: Conversation, index: int, text: str, inputs: Inputs) -> Prediction:
     turn = conversation.turns[index]
+    assert turn.value is not None
     result = grade(text, turn.category, turn.value)
     return Prediction(
         conversation.dataset,
