@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,13 +17,15 @@ from srgpt.training.checkpoint import write_errors
 WEIGHTS = {"weight": torch.ones(300_000)}
 
 
-@pytest.fixture
-def full(tmp_path: Path) -> Iterator[Path]:
-    """A file that can hold a thousand bytes only."""
+@contextlib.contextmanager
+def small_files() -> Iterator[None]:
+    """Let this process write files of a thousand bytes at most: for as short as can be, for pytest writes, too."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield tmp_path / "weights"
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize(
@@ -34,10 +37,10 @@ def full(tmp_path: Path) -> Iterator[Path]:
     ],
     ids=["torch", "safetensors", "plain"],
 )
-def test_a_full_disk_is_told_with_what_to_do(full: Path, write: Callable[[Path], None]) -> None:
+def test_a_full_disk_is_told_with_what_to_do(tmp_path: Path, write: Callable[[Path], None]) -> None:
     told = r"cannot be written there \(\d+ MB are free; .*Make room"
-    with pytest.raises(SrgptError, match=told), write_errors(full.parent):
-        write(full)
+    with pytest.raises(SrgptError, match=told), write_errors(tmp_path), small_files():
+        write(tmp_path / "weights")
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:
