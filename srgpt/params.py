@@ -111,6 +111,8 @@ class PerceiveParams(Section):
 class LiftParams(Section):
     """From masked depth to clean object point clouds and boxes (reference thresholds where it has them)."""
 
+    compat: Literal["corrected", "reference"] = "corrected"
+    """``reference`` cleans as SpatialRGPT does, with its thresholds, and keeps the clouds for ``ask.compat``."""
     min_mask_points: Count = 16
     outlier_neighbours: Count = 10
     outlier_std_ratio: Positive = 3.0
@@ -129,6 +131,14 @@ class LiftParams(Section):
     """Smallest box, cubic metres."""
     max_points: Count = 1024
     """Larger masks are thinned evenly to this many points before cleaning."""
+    mask_noise: Annotated[float, Field(ge=0)] = 0.5
+    """Standard deviation of where a mask ends, pixels; with the next two, an object's uncertainty."""
+    depth_noise: Annotated[float, Field(ge=0)] = 0.005
+    """Relative standard deviation of one object's depth where the source gave the depth."""
+    model_depth_noise: Annotated[float, Field(ge=0)] = 0.05
+    """The same where a model estimated it."""
+    model_scale_noise: Annotated[float, Field(ge=0)] = 0.15
+    """Relative standard deviation of the scale of a picture whose depth a model estimated."""
 
 
 class AskParams(Section):
@@ -136,6 +146,16 @@ class AskParams(Section):
 
     truth: Literal["cuboids", "perceived"] = "perceived"
     """Where the facts come from: ground truth (for a benchmark) or perception (for training)."""
+    compat: Literal["corrected", "reference"] = "corrected"
+    """``reference`` asks as SpatialRGPT's pipeline does, biases included; needs ``lift.compat: reference``."""
+    reasoning: list[Literal["camera", "ratio", "ranking", "counting", "multi_hop"]] = []
+    """Families of questions beyond the benchmark's 24 categories, for training."""
+    reasoning_share: Share = 0.3
+    """Share of questions from these families, where there are any."""
+    max_error_chance: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    """Relations whose answer is wrong with a higher chance, by the objects' uncertainty, are not asked about."""
+    max_relative_sigma: Positive = 0.25
+    """Quantities whose standard deviation is a larger share of their value are not asked about."""
     turns: Annotated[int, Field(ge=1, le=100)] = 10
     """Questions per conversation."""
     conversations: Annotated[int, Field(ge=1, le=100)] = 1

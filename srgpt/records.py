@@ -56,7 +56,36 @@ GROUP_OF = {c: g for groups in (QUALITATIVE, QUANTITATIVE) for g, cs in groups.i
 CATEGORIES = tuple(GROUP_OF)
 """The 24 question categories, names as in the reference."""
 
-Unit = Literal["metres", "clock_hours", "truth", "ratio", "count", "region", "text"]
+Unit = Literal["metres", "clock_hours", "truth", "ratio", "count", "region", "order", "text"]
+
+REASONING: dict[str, dict[str, Unit]] = {
+    "camera": {"camera_distance_data": "metres"},
+    "ratio": {"width_ratio": "ratio", "height_ratio": "ratio"},
+    "ranking": {
+        **dict.fromkeys(("tallest", "shortest", "widest", "thinnest"), "region"),
+        **dict.fromkeys(("leftmost", "rightmost", "highest", "lowest", "nearest", "farthest"), "region"),
+    },
+    "counting": dict.fromkeys(
+        ("count_left", "count_right", "count_above", "count_below", "count_front", "count_behind"), "count"
+    ),
+    "multi_hop": {
+        "reach": "truth",
+        "fit_through": "truth",
+        "path_choice": "region",
+        "closest_to": "region",
+        "filtered_tallest": "region",
+        "ordering": "order",
+    },
+}
+"""Questions beyond the benchmark's: family -> category -> unit of its answer."""
+
+UNIT_OF: dict[str, Unit] = {
+    **{c: "metres" for g, cs in QUANTITATIVE.items() if g != "direction" for c in cs},
+    "direction": "clock_hours",
+    **{c: "truth" for cs in QUALITATIVE.values() for c in cs},
+    **{c: unit for units in REASONING.values() for c, unit in units.items()},
+}
+"""Every question category that *ask* knows -> the unit of its answer."""
 
 
 @dataclass(frozen=True)
@@ -288,6 +317,8 @@ class Node:
     """Standard deviation of the perceived box's centre, metres along the canonical axes."""
     size_sigma: tuple[float, float, float] | None = None
     """Standard deviation of the perceived box's extents, metres."""
+    points: tuple[float, ...] | None = None
+    """The cleaned cloud (x, y, z, x, ...), kept only where SpatialRGPT's own definitions are asked for."""
     visibility: float = -1.0
     truncation: float = -1.0
 
@@ -295,7 +326,7 @@ class Node:
         """Convert to a plain dict."""
         row = {name: getattr(self, name) for name in self.__dataclass_fields__}
         row["bbox"] = [float(v) for v in self.bbox]
-        for name in ("center_sigma", "size_sigma"):
+        for name in ("center_sigma", "size_sigma", "points"):
             row[name] = None if row[name] is None else [float(v) for v in row[name]]
         for name in ("perceived", "oriented", "truth"):
             row[name] = None if row[name] is None else row[name].to_row()
@@ -306,7 +337,7 @@ class Node:
         """Read a plain dict."""
         fields = {name: row[name] for name in cls.__dataclass_fields__}
         fields["bbox"] = tuple(fields["bbox"])
-        for name in ("center_sigma", "size_sigma"):
+        for name in ("center_sigma", "size_sigma", "points"):
             fields[name] = None if fields[name] is None else tuple(fields[name])
         for name, kind in (("perceived", Box), ("oriented", OrientedBox), ("truth", Box)):
             fields[name] = None if fields[name] is None else kind.from_row(fields[name])  # type: ignore[attr-defined]
@@ -326,6 +357,8 @@ class SceneGraph:
     height: int
     rotation: Floats
     nodes: tuple[Node, ...]
+    scale_sigma: float = 0.0
+    """Relative standard deviation of the scale that all of the picture's depths share."""
 
     def to_row(self) -> dict[str, Any]:
         """Convert to a plain dict."""
@@ -336,6 +369,7 @@ class SceneGraph:
             "height": self.height,
             "rotation": [float(v) for v in np.asarray(self.rotation).reshape(-1)],
             "nodes": [n.to_row() for n in self.nodes],
+            "scale_sigma": self.scale_sigma,
         }
 
     @classmethod
@@ -345,6 +379,7 @@ class SceneGraph:
             **{k: row[k] for k in ("dataset", "scene_id", "width", "height")},
             rotation=np.asarray(row["rotation"], dtype=np.float64).reshape(3, 3),
             nodes=tuple(Node.from_row(n) for n in row["nodes"]),
+            scale_sigma=row["scale_sigma"],
         )
 
 
@@ -356,7 +391,8 @@ class Turn:
     answer are ``regions[0]``. ``value`` is what the answer says, in ``unit``: metres, clock hours (1 to 12), or a
     truth value (1.0 or 0.0). For a predicate the truth value is its answer; for a choice it is 1.0 when
     ``regions[0]`` is the one chosen. A ``ratio`` has no dimension, a ``count`` is a whole number, and a ``region``
-    is the number k of ``Region [k]``. Where ``unit`` is ``text`` nothing is known but the words, and ``value`` is
+    is the number k of ``Region [k]``; an ``order`` writes such numbers as digits, the first one first (Region [2],
+    [0], [1]: 201). Where ``unit`` is ``text`` nothing is known but the words, and ``value`` is
     None. ``sigma`` is the standard deviation of ``value`` in the same unit, or, for a truth value, the chance that
     it is wrong; None where it was not estimated.
     """

@@ -42,6 +42,7 @@ _NODE = pa.struct(
         ("cluster_share", pa.float64()),
         ("center_sigma", _VECTOR),
         ("size_sigma", _VECTOR),
+        ("points", pa.list_(pa.float32())),
         ("visibility", pa.float64()),
         ("truncation", pa.float64()),
     ]
@@ -95,6 +96,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("height", pa.int32()),
             ("rotation", _VECTOR),
             ("nodes", pa.list_(_NODE)),
+            ("scale_sigma", pa.float64()),
         ],
         "graphs",
     ),
