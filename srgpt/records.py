@@ -196,9 +196,6 @@ class Scene:
     regions: tuple[Region, ...] = ()
     depth: bytes | None = None
     depth_source: Source = None
-    relative_depth: bytes | None = None
-    """A PNG of uint16 inverse depth without scale, 65535 = nearest, 0 = no reading: for models, never for facts."""
-    relative_depth_source: Source = None
     intrinsics: tuple[float, float, float, float] | None = None
     intrinsics_source: Source = None
     gravity: tuple[float, float, float] | None = None
@@ -206,6 +203,9 @@ class Scene:
     uri: str = ""
     """Where the picture came from: a path, a URL, or a recipe such as ``procedural://street/17?seed=7``."""
     licence: str = ""
+    relative_depth: bytes | None = None
+    """A PNG of uint16 inverse depth without scale, 65535 = nearest, 0 = no reading: for models, never for facts."""
+    relative_depth_source: Source = None
     tags: tuple[str, ...] = ()
     """Words for what the picture shows, from which a detector starts."""
 

@@ -13,7 +13,7 @@ from srgpt.geometry.boxes import box_of_points, canonical_box, oriented_box_of_p
 from srgpt.geometry.camera import canonical_rotation, intrinsics_matrix, unproject_pixels
 from srgpt.geometry.pointcloud import largest_cluster, remove_outliers, thin, voxel_downsample
 from srgpt.params import LiftParams
-from srgpt.records import Node, Region, Rejected, Scene, SceneGraph
+from srgpt.records import Box, Node, Region, Rejected, Scene, SceneGraph
 
 Floats = NDArray[np.float64]
 
@@ -25,6 +25,8 @@ class _View:
     depth: NDArray[np.float32] | None
     intrinsics: tuple[float, float, float, float]
     rotation: Floats
+    depth_noise: float
+    """Relative standard deviation of one object's depth."""
 
     @property
     def focal(self) -> float:
@@ -57,7 +59,9 @@ def lift_scene(scene: Scene, params: LiftParams) -> SceneGraph | Rejected:
         if depth.shape != (scene.height, scene.width):
             expected = f"{scene.height} x {scene.width}"
             return Rejected(scene.scene_id, "broken-depth", f"shape {depth.shape}, expected {expected}")
-    view = _View(depth, scene.intrinsics, rotation)
+    given = scene.depth_source in (None, "given")
+    noise = params.depth_noise if given else params.model_depth_noise
+    view = _View(depth, scene.intrinsics, rotation, noise)
     nodes = []
     for region in scene.regions:
         if region.rle is not None and list(region.rle["size"]) != [scene.height, scene.width]:
@@ -67,7 +71,8 @@ def lift_scene(scene: Scene, params: LiftParams) -> SceneGraph | Rejected:
             nodes.append(lift_region(region, view, params))
         except InputError as error:
             return Rejected(scene.scene_id, "broken-mask", f"region {region.id}: {error}")
-    return SceneGraph(scene.dataset, scene.scene_id, scene.width, scene.height, rotation, tuple(nodes))
+    scale = 0.0 if given else params.model_scale_noise
+    return SceneGraph(scene.dataset, scene.scene_id, scene.width, scene.height, rotation, tuple(nodes), scale)
 
 
 def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
@@ -118,7 +123,48 @@ def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
     box = box_of_points(kept)
     if float(np.prod(box.size)) < params.min_volume:
         return node("tiny-box", **quality)
-    return node(perceived=box, oriented=oriented_box_of_points(kept), **quality)
+    center_sigma, size_sigma = uncertainty(region, box, view, params)
+    if params.compat == "reference":
+        quality["points"] = tuple(kept.ravel())
+    return node(
+        perceived=box,
+        oriented=oriented_box_of_points(kept),
+        center_sigma=center_sigma,
+        size_sigma=size_sigma,
+        **quality,
+    )
+
+
+Vector = tuple[float, float, float]
+
+
+def uncertainty(region: Region, box: Box, view: _View, params: LiftParams) -> tuple[Vector, Vector]:
+    """Return the standard deviations of a perceived box's centre and extents along the canonical axes, metres.
+
+    Independent errors add up in squares. Each side of a mask is off by ``mask_noise`` pixels, which are
+    ``distance / focal`` metres each at the object; the object's depth is off by a share of its distance, along the
+    line of sight; its extents are off by the same share of themselves. What a picture does not show is not known:
+    where the object is hidden in part, the lost share of an extent counts as its deviation, and where its mask
+    ends at the border of the picture, half of the extent across that border does.
+    """
+    distance = float(np.linalg.norm(box.center))
+    edge = params.mask_noise * distance / view.focal
+    sight = np.abs(box.center) * view.depth_noise
+    hidden = 0.0 if region.visibility < 0 else max(0.0, 1.0 - float(np.sqrt(region.visibility)))
+    lost = np.full(3, hidden)
+    lost[:2] = np.maximum(lost[:2], 0.5 * np.array(_cut(region)))
+    unseen = lost * box.size
+    center = np.sqrt(edge**2 / 2 + sight**2 + (unseen / 2) ** 2)
+    size = np.sqrt(2 * edge**2 + (view.depth_noise * box.size) ** 2 + unseen**2)
+    return tuple(center.tolist()), tuple(size.tolist())
+
+
+def _cut(region: Region) -> tuple[bool, bool]:
+    """Return whether a mask ends at the left or right, and at the upper or lower border of the picture."""
+    assert region.rle is not None
+    height, width = region.rle["size"]
+    x0, y0, x1, y1 = region.bbox
+    return (x0 <= 0.5 or x1 >= width - 1.5), (y0 <= 0.5 or y1 >= height - 1.5)
 
 
 def clean(points: Floats, spacing: float, params: LiftParams) -> tuple[Floats, float]:
@@ -129,9 +175,12 @@ def clean(points: Floats, spacing: float, params: LiftParams) -> tuple[Floats, f
     give boxes one voxel too small), and the cluster's share of the voxels. As in SpatialRGPT, everything is
     kept, with share 0, where there is no cluster. The DBSCAN radius grows with voxel edge and spacing: with a
     fixed one, all that is large or far away would count as noise.
+    With ``compat: reference`` its fixed thresholds decide, and what is kept are the voxels' centroids, as there.
     """
     scale = 3.0 * float(np.linalg.norm(points.std(axis=0)))
     edge = max(params.voxel_min, params.voxel_share * scale)
+    if params.compat == "reference":
+        return _clean_as_reference(points, max(_REFERENCE.voxel_min, scale / 40))
     eps = max(params.cluster_eps, params.cluster_spacing * max(edge, spacing))
     inliers = points[remove_outliers(points, params.outlier_neighbours, params.outlier_std_ratio)]
     voxels, voxel = voxel_downsample(inliers, edge)
@@ -139,3 +188,16 @@ def clean(points: Floats, spacing: float, params: LiftParams) -> tuple[Floats, f
     if not cluster.any():
         return inliers, 0.0
     return inliers[cluster[voxel]], float(cluster.mean())
+
+
+_REFERENCE = LiftParams(outlier_neighbours=10, outlier_std_ratio=1.2, cluster_eps=0.2, cluster_min_points=10)
+"""SpatialRGPT's thresholds."""
+
+
+def _clean_as_reference(points: Floats, edge: float) -> tuple[Floats, float]:
+    inliers = points[remove_outliers(points, _REFERENCE.outlier_neighbours, _REFERENCE.outlier_std_ratio)]
+    voxels, _ = voxel_downsample(inliers, edge)
+    cluster = largest_cluster(voxels, _REFERENCE.cluster_eps, _REFERENCE.cluster_min_points)
+    if cluster.sum() < 5:  # its rule: smaller ones are not trusted, and everything stays
+        return voxels, 0.0
+    return voxels[cluster], float(cluster.mean())
