@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
+from numpy.typing import NDArray
 
 from srgpt.geometry.directions import clock_hour, nearest_hour
 from srgpt.params import AskParams
-from srgpt.records import GROUP_OF, QUALITATIVE, Box, Unit
+from srgpt.records import GROUP_OF, UNIT_OF, Box, Node, Unit
 
 Relation = Callable[[Box, Box], bool]
 
@@ -173,9 +176,7 @@ _SIZE: dict[str, Callable[[Box], float]] = {"wide_thin": width, "tall_short": he
 
 def unit_of(category: str) -> Unit:
     """Return the unit in which the fact of a category is stated."""
-    if GROUP_OF[category] in QUALITATIVE:
-        return "truth"
-    return "clock_hours" if category == "direction" else "metres"
+    return UNIT_OF[category]
 
 
 def relation_of(category: str) -> str:
@@ -226,3 +227,123 @@ def is_tie(category: str, a: Box, b: Box | None, params: AskParams) -> bool:
     first, second = measure(a), measure(b)
     # equal is a tie even with margins of 0
     return abs(first - second) <= max(absolute, relative * max(first, second), 1e-9)
+
+
+# By uncertainty -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Spread:
+    """How well a box is known: standard deviations (3,) of its centre and extents in metres, independent of others.
+
+    ``scale`` is the relative deviation of the scale that all boxes of a picture share: it changes every length
+    and no relation.
+    """
+
+    center: NDArray[np.float64]
+    size: NDArray[np.float64]
+    scale: float = 0.0
+
+    @classmethod
+    def of(cls, node: Node, scale: float) -> Spread | None:
+        """Return what lifting estimated for a node; None where it did not."""
+        if node.center_sigma is None or node.size_sigma is None:
+            return None
+        return cls(np.array(node.center_sigma), np.array(node.size_sigma), scale)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A node that can be asked about: the box that its facts come from, and how well that is known."""
+
+    node: Node
+    box: Box
+    spread: Spread | None = None
+
+
+def sigma(category: str, a: Subject, b: Subject | None = None) -> float | None:
+    """Return how uncertain a fact is; None where that was not estimated.
+
+    For a quantity the standard deviation in its unit, by first-order propagation; for a relation the chance that
+    the answer is wrong, which is that of a normal deviate beyond the difference between A and B.
+    """
+    if a.spread is None or (b is not None and b.spread is None):
+        return None
+    if category in SINGLE:
+        axis = 0 if category == "width_data" else 1
+        return math.hypot(float(a.spread.size[axis]), a.spread.scale * SINGLE[category](a.box))
+    if b is None or b.spread is None:
+        raise ValueError(f"{category} is about two objects")
+    if category in PAIRED:
+        return _paired_sigma(category, a, b, a.spread, b.spread)
+    measure, spread = _measured(GROUP_OF[category])
+    deviation = math.hypot(spread(a.box, a.spread), spread(b.box, b.spread))
+    return error_chance(measure(a.box) - measure(b.box), deviation)
+
+
+def error_chance(difference: float, deviation: float) -> float:
+    """Return the chance that a difference, known to a standard deviation, has the other sign."""
+    return NormalDist().cdf(-abs(difference) / deviation) if deviation > 0 else 0.0
+
+
+def length_sigma(a: Subject, b: Subject, axes: NDArray[np.float64]) -> float | None:
+    """Return the standard deviation of the distance between centres along the axes marked 1 in ``axes`` (3,)."""
+    if a.spread is None or b.spread is None:
+        return None
+    offset = (b.box.center - a.box.center) * axes
+    length = float(np.linalg.norm(offset))
+    toward = offset / length if length > 0 else axes
+    own = float(np.sqrt(np.sum(toward**2 * (a.spread.center**2 + b.spread.center**2))))
+    return math.hypot(own, a.spread.scale * length)
+
+
+_AXES = {
+    "distance_data": np.array([1.0, 1, 1]),
+    "horizontal_distance_data": np.array([1.0, 0, 1]),
+    "vertical_distance_data": np.array([0.0, 1, 0]),
+}
+
+
+def _paired_sigma(category: str, a: Subject, b: Subject, one: Spread, other: Spread) -> float:
+    if category != "direction":
+        return length_sigma(a, b, _AXES[category]) or 0.0
+    dx, _, dz = b.box.center - a.box.center
+    length = math.hypot(dx, dz)
+    across = np.array([dz, 0.0, -dx]) / max(length, 1e-9)
+    deviation = float(np.sqrt(np.sum(across**2 * (one.center**2 + other.center**2))))
+    return math.degrees(deviation / max(length, 1e-9)) / 30.0
+
+
+def _measured(group: str) -> tuple[Callable[[Box], float], Callable[[Box, Spread], float]]:
+    """Return what a group of relations compares, and the standard deviation of that."""
+    if group == "behind_front":
+        return _POSITION[group], lambda _, s: math.hypot(float(s.center[2]), float(s.size[2]) / 2)
+    if group in _POSITION:
+        axis = 0 if group == "left_right" else 1
+        return _POSITION[group], lambda _, s: float(s.center[axis])
+    if group in _SIZE:
+        axis = 0 if group == "wide_thin" else 1
+        return _SIZE[group], lambda _, s: float(s.size[axis])
+    return volume, lambda box, s: volume(box) * float(np.sqrt(np.sum((s.size / box.size) ** 2)))
+
+
+def is_uncertain(category: str, a: Subject, b: Subject | None, params: AskParams) -> bool:
+    """Return whether a fact is known too badly to be asked about.
+
+    Relations: wrong with a chance above ``max_error_chance``. Quantities: a standard deviation above
+    ``max_relative_sigma`` of the value. Directions: one above half an hour.
+    """
+    found = sigma(category, a, b)
+    if found is None:
+        return False
+    if category == "direction":
+        return found > 0.5
+    if unit_of(category) == "truth":
+        return found > params.max_error_chance
+    return found > params.max_relative_sigma * fact(category, a.box, b.box if b else None)
+
+
+def is_clear(category: str, a: Subject, b: Subject | None, params: AskParams) -> bool:
+    """Return whether a fact can be asked about: no tie, and known well enough."""
+    tie = is_tie(category, a.box, b.box if b else None, params)
+    return not tie and not is_uncertain(category, a, b, params)

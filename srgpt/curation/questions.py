@@ -19,16 +19,14 @@ from typing import Any
 import numpy as np
 import yaml
 
-from srgpt.curation.facts import PAIRED, SINGLE, fact, is_tie, unit_of
+from srgpt.curation.facts import PAIRED, SINGLE, Spread, Subject, fact, is_clear, sigma, unit_of
 from srgpt.geometry.units import format_clock, format_length
 from srgpt.params import AskParams
 from srgpt.records import (
     QUALITATIVE,
     QUANTITATIVE,
     AskedRegion,
-    Box,
     Conversation,
-    Node,
     Rejected,
     SceneGraph,
     Turn,
@@ -38,15 +36,7 @@ from srgpt.storage import digest
 _GROUPS: dict[str, tuple[str, ...]] = {**QUALITATIVE, **QUANTITATIVE}
 
 
-@dataclass(frozen=True)
-class _Object:
-    """A node that can be asked about, with the box that its facts come from."""
-
-    node: Node
-    box: Box
-
-
-_Pair = tuple[_Object, _Object | None]
+_Pair = tuple[Subject, Subject | None]
 
 
 @dataclass
@@ -107,11 +97,12 @@ def ask_scene(
     return found
 
 
-def _usable(graph: SceneGraph, params: AskParams) -> Iterator[_Object]:
+def _usable(graph: SceneGraph, params: AskParams) -> Iterator[Subject]:
     for node in graph.nodes:
         box = node.truth if params.truth == "cuboids" else node.perceived
         if box is not None:
-            yield _Object(node, box)
+            known = Spread.of(node, graph.scale_sigma) if params.truth == "perceived" else None
+            yield Subject(node, box, known)
 
 
 def _conversation(graph: SceneGraph, index: int, turns: Sequence[Turn], params: AskParams) -> Conversation:
@@ -132,7 +123,7 @@ def _conversation(graph: SceneGraph, index: int, turns: Sequence[Turn], params: 
 
 
 def _turns(
-    objects: Sequence[_Object], params: AskParams, rng: np.random.Generator, balance: Balance
+    objects: Sequence[Subject], params: AskParams, rng: np.random.Generator, balance: Balance
 ) -> list[Turn]:
     """Choose up to ``params.turns`` questions: two halves by their share, each evenly over its groups.
 
@@ -161,7 +152,7 @@ def _take(questions: Iterator[tuple[str, _Pair]], count: int) -> list[tuple[str,
 
 
 def _questions(
-    objects: Sequence[_Object],
+    objects: Sequence[Subject],
     groups: Mapping[str, tuple[str, ...]],
     params: AskParams,
     rng: np.random.Generator,
@@ -180,7 +171,7 @@ def _questions(
 
 
 def _pairs(
-    objects: Sequence[_Object], group: str, params: AskParams, rng: np.random.Generator
+    objects: Sequence[Subject], group: str, params: AskParams, rng: np.random.Generator
 ) -> Iterator[_Pair]:
     """Yield the pairs (single objects, where the group is about one) that are no ties, in random order."""
     category = _GROUPS[group][0]  # all categories of a group share their ties
@@ -191,7 +182,7 @@ def _pairs(
         pairs = list(combinations(objects, 2))
     for i in rng.permutation(len(pairs)):
         a, b = pairs[i]
-        if not is_tie(category, a.box, b.box if b else None, params):
+        if is_clear(category, a, b, params):
             yield a, b
 
 
@@ -214,7 +205,7 @@ def _turn(category: str, pair: _Pair, rng: np.random.Generator, balance: Balance
     return _phrase(category, (a, b), float(wanted), rng)
 
 
-def _phrase(category: str, objects: tuple[_Object, ...], value: float, rng: np.random.Generator) -> Turn:
+def _phrase(category: str, objects: tuple[Subject, ...], value: float, rng: np.random.Generator) -> Turn:
     """Put a question and its answer into words drawn from the templates."""
     words = templates()[category]
     asked = {name: f"<region{i}>" for i, name in zip(range(len(objects)), "AB", strict=False)}
@@ -232,6 +223,7 @@ def _phrase(category: str, objects: tuple[_Object, ...], value: float, rng: np.r
         tuple(o.node.id for o in objects),
         value,
         unit,
+        sigma(category, *objects),
     )
 
 
