@@ -20,7 +20,7 @@ from srgpt.progress import console
 from srgpt.records import CATEGORIES, Conversation, Scene, Turn
 from srgpt.serving.client import Client
 from srgpt.serving.protocol import Answer, AskedArea
-from srgpt.storage import read_json, read_rows, trace
+from srgpt.storage import read_json, read_rows, scenes_of
 
 PICTURE = Path("reports/demo.png")
 EVALUATION = "reports/evaluation"
@@ -73,7 +73,7 @@ def choose(conversations: str) -> tuple[Scene, Conversation, Turn]:
     if best is None:
         raise SrgptError(f"{conversations}: no questions to ask")
     _, conversation, turn = best
-    for row in read_rows(trace(conversations, "perceive"), "scenes"):
+    for row in read_rows(scenes_of(conversations), "scenes"):
         if row["scene_id"] == conversation.scene_id:
             return Scene.from_row(row), conversation, turn
     raise SrgptError(f"{conversations}: scene {conversation.scene_id} is not among its perceived scenes")

@@ -213,6 +213,8 @@ class Scene:
         """Decode the picture, (height, width, 3) uint8."""
         from PIL import Image
 
+        if not self.image:
+            raise InputError(f"scene {self.scene_id} of {self.dataset} was imported without its picture")
         with Image.open(io.BytesIO(self.image)) as picture:
             return np.array(picture.convert("RGB"))
 
@@ -442,12 +444,16 @@ class AskedRegion:
 
 @dataclass(frozen=True)
 class Conversation:
-    """Questions about one picture. ``truth`` says where the facts came from: ``cuboids`` or ``perceived``."""
+    """Questions about one picture.
+
+    ``truth`` says where the facts came from: ``cuboids``, ``perceived``, or ``imported`` with the words. ``width`` and
+    ``height`` are 0 where a row without regions was imported without its picture.
+    """
 
     dataset: str
     scene_id: str
     conversation_id: str
-    truth: Literal["cuboids", "perceived"]
+    truth: Literal["cuboids", "perceived", "imported"]
     width: int
     height: int
     regions: tuple[AskedRegion, ...]

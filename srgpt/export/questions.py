@@ -19,7 +19,7 @@ import numpy as np
 from srgpt.errors import InputError
 from srgpt.records import Conversation, Scene
 from srgpt.serving.protocol import AskedArea, Request
-from srgpt.storage import Shard, read_manifest, read_shard, trace, write_bytes, write_json
+from srgpt.storage import Shard, read_manifest, read_shard, scenes_of, write_bytes, write_json
 
 FILE = "questions.json"
 _PNG = b"\x89PNG"
@@ -58,7 +58,7 @@ def sample(benchmark: str, count: int) -> list[AskedTurn]:
     manifest = read_manifest(benchmark, "conversations")
     if manifest.rows == 0:
         raise InputError(f"{benchmark}: holds no conversations, so parity cannot be shown")
-    scenes_url = trace(benchmark, "perceive")
+    scenes_url = scenes_of(benchmark)
     pixels = {s.name: s for s in read_manifest(scenes_url, "scenes").shards}
     wanted = np.linspace(0, manifest.rows - 1, min(count, manifest.rows)).round().astype(int).tolist()
     each, more = divmod(count, len(wanted))

@@ -37,7 +37,7 @@ def run(params: Params, *, source: str, model: str, out: str) -> dict[str, Any]:
     """
     tracking.connect(params.tracking)
     manifest = storage.read_manifest(source, "conversations")
-    scenes = storage.trace(source, "perceive")
+    scenes = storage.scenes_of(source)
     variants = variants_of(scenes)
     if variants.note:
         log.warning("%s: %s", manifest.dataset, variants.note)

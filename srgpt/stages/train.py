@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import Params, TrackingParams
-from srgpt.storage import digest, read_json, read_manifest, staged_folder, trace, write_json
+from srgpt.storage import digest, read_json, read_manifest, scenes_of, staged_folder, write_json
 from srgpt.tracking import Lineage, Run, connect, has_run, start_run
 from srgpt.training.launch import launch
 from srgpt.training.metrics import UNDELIVERED
@@ -44,7 +44,7 @@ def run(params: Params, *, source: str, out: str) -> dict[str, Any]:
     manifest = read_manifest(source, "conversations")
     if manifest.rows == 0:
         raise InputError(f"{source}: has no conversations to train on")
-    scenes = trace(source, "perceive")
+    scenes = scenes_of(source)
     data = {manifest.dataset: manifest.fingerprint}
     with contextlib.ExitStack() as held:
         with staged_folder(out, keep=True, reads=[source, scenes]) as work:

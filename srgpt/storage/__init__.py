@@ -34,6 +34,7 @@ from srgpt.storage.tables import (
     read_rejected,
     read_rows,
     read_shard,
+    scenes_of,
     trace,
 )
 from srgpt.storage.writer import TableWriter, shard_name, write_shard
@@ -64,6 +65,7 @@ __all__ = [
     "relative_url",
     "remove",
     "resolve_url",
+    "scenes_of",
     "shard_name",
     "staged_folder",
     "trace",

@@ -34,8 +34,12 @@ _FOLDER_MARKS = {
     "lineage.json": {"commit", "params_hash"},
     "parity.json": {"export_hash"},
     "summary.json": {"dataset", "fingerprint", "rules"},
+    "publication.json": {"dataset", "fingerprint", "format"},
 }
-"""By which of its files, with which keys, a folder is known as an output: models, reports, exports, validations."""
+"""By which of its files, with which keys, a folder is known as an output.
+
+These are models, reports, exports, validations and publications.
+"""
 
 Kind = Literal["table", "folder"]
 """What an output is: a table, or a folder of files that belong together (a report, a model, an export)."""

@@ -58,9 +58,10 @@ def _write_marker(work: str, shard: Shard, rejected: list[dict[str, str]]) -> No
 class TableWriter:
     """Collects the shards of one table and publishes them together.
 
-    ``inputs`` maps roles to URLs of the tables read; ``reads`` are other places that are read. Work of an
-    earlier, killed run is kept only if it had the same inputs, parameters and code version. Raises
-    :class:`InputError` before any work where ``out`` holds something else than such a table, or an input.
+    ``inputs`` maps roles to URLs of the tables read, ``beside`` to those of tables that are written together with
+    this one and published before it; ``reads`` are other places that are read. Work of an earlier, killed run is
+    kept only if it had the same inputs, parameters and code version. Raises :class:`InputError` before any work
+    where ``out`` holds something else than such a table, or an input.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class TableWriter:
         dataset: str,
         params: dict[str, Any],
         inputs: dict[str, str] | None = None,
+        beside: dict[str, str] | None = None,
         reads: Sequence[str] = (),
     ) -> None:
         self.out = out.rstrip("/")
@@ -81,10 +83,8 @@ class TableWriter:
         self.dataset = dataset
         self.params = params
         check_output(self.out, "table", [*(inputs or {}).values(), *reads])
-        self.inputs = {
-            role: {"url": relative_url(url, self.out), "fingerprint": read_manifest(url).fingerprint}
-            for role, url in (inputs or {}).items()
-        }
+        self.inputs = _named(inputs or {}, self.out)
+        self._beside = beside or {}
         self._prepare()
 
     def _identity(self) -> str:
@@ -110,7 +110,8 @@ class TableWriter:
             manifest = read_manifest(self.work)
         except InputError:  # of another version of this project
             return False
-        own = (manifest.table, manifest.stage, manifest.dataset, manifest.params, manifest.inputs)
+        inputs = {role: value for role, value in manifest.inputs.items() if role not in self._beside}
+        own = (manifest.table, manifest.stage, manifest.dataset, manifest.params, inputs)
         if digest([*own, manifest.code_version, manifest.schema_version]) != self._identity():
             return False
         rejected = read_rejected(self.work)
@@ -148,7 +149,7 @@ class TableWriter:
             self.dataset,
             tuple(Shard(**m["shard"]) for m in markers),
             self.params,
-            self.inputs,
+            {**self.inputs, **_named(self._beside, self.out)},
             dict(sorted(Counter(r["reason"] for r in rejected).items())),
             statistics or {},
         )
@@ -170,6 +171,14 @@ class TableWriter:
             found = [posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False)]
         for name in sorted(set(found) - kept - {""}):
             remove(join(self.work, name))
+
+
+def _named(tables: dict[str, str], out: str) -> dict[str, dict[str, str]]:
+    """Return how the manifest of ``out`` names other tables: by relative URL and fingerprint."""
+    return {
+        role: {"url": relative_url(url, out), "fingerprint": read_manifest(url).fingerprint}
+        for role, url in tables.items()
+    }
 
 
 def shard_name(index: int) -> str:
