@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# a shell's background job ignores Ctrl-C, and so would all processes that tests start and interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # machines differ in speed, and a failure must come back when the test is run again
 settings.register_profile("srgpt", deadline=None, derandomize=True)

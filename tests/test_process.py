@@ -195,9 +195,8 @@ def test_an_error_raised_into_a_waiting_thread_ends_the_family(tmp_path: Path) -
 
 
 RUNNER = """
-import signal, sys
+import sys
 from srgpt.process import run
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 run(sys.argv[1:], on_line=print)
 """
 

@@ -16,7 +16,7 @@ from srgpt import storage
 from srgpt.errors import SrgptError
 from srgpt.params import Params
 from srgpt.stages import train
-from srgpt.storage import work_url
+from srgpt.storage import outputs, work_url
 from srgpt.tracking import connect
 from srgpt.training.metrics import UNDELIVERED
 from srgpt.training.worker import Job
@@ -100,7 +100,7 @@ def test_a_failed_publication_does_not_train_again(
     tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    fail_once(monkeypatch, storage, "move")
+    fail_once(monkeypatch, outputs, "move")
     with pytest.raises(SrgptError, match="not now"):
         train.run(make_params(), source=source, out=str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
@@ -164,7 +164,7 @@ def test_a_whole_model_whose_run_is_gone_names_the_new_one(
     tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    fail_once(monkeypatch, storage, "move")
+    fail_once(monkeypatch, outputs, "move")
     with pytest.raises(SrgptError, match="not now"):
         train.run(make_params(), source=source, out=str(tmp_path / "model"))
     client = connect(make_params().tracking)
