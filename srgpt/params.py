@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from srgpt.errors import InputError
 
@@ -77,35 +78,238 @@ class Omni3dParams(Section):
     """Where the source gives no gravity: ``cuboids`` takes the common vertical axis of the boxes."""
 
 
+class FolderParams(Section):
+    """Reading a folder or bucket of pictures; ``metadata.csv`` or ``metadata.jsonl`` there may describe them."""
+
+    licence: str = ""
+    """Licence of the pictures for which the metadata table names none."""
+
+
+class HubParams(Section):
+    """Reading a Hugging Face dataset: a hub id, or a folder that ``datasets`` can load."""
+
+    config: str | None = None
+    """Configuration of the dataset, where it has several."""
+    split: str = "train"
+    revision: str | None = None
+    """Branch, tag or commit of the dataset's repository."""
+    image_column: str = "image"
+    id_column: str | None = None
+    """Column with a name that is unique in the split; null numbers the rows."""
+    licence_column: str | None = None
+    """Null looks for ``licence`` and ``license``."""
+    url_column: str | None = None
+    """Null looks for ``source_url``, ``image_url`` and ``url``."""
+    licence: str = ""
+    """Licence of the pictures for which no column names one; empty takes the dataset card's."""
+    streaming: bool = False
+    """Read the files where they lie instead of making a local copy first."""
+
+
+class RgbdParams(Section):
+    """Reading pictures with aligned depth: ``rgb/ID.jpg``, ``depth/ID.png``, and what else there is."""
+
+    images: str = "rgb"
+    """Folder of the pictures."""
+    depth: str = "depth"
+    """Folder of the depth maps, 16-bit grey PNG of the picture's size."""
+    masks: str = "masks"
+    """Folder of the instance masks, PNG: 0 is background, every other value one object."""
+    annotations: str = "annotations.json"
+    """COCO annotations, instead of instance masks."""
+    intrinsics: str = "intrinsics"
+    """Folder of ``ID.txt`` or ``ID.json``; beside it the same name with .txt or .json holds for all pictures."""
+    depth_scale: Positive = 1000.0
+    """Depth steps per metre: 1000 for millimetres, 5000 for TUM."""
+    depth_encoding: Literal["linear", "sunrgbd"] = "linear"
+    """``sunrgbd``: the bits are rotated by three, as SUN RGB-D stores them."""
+    licence: str = ""
+    """Licence of all pictures."""
+
+
+class DuplicateParams(Section):
+    """Pictures that look like an earlier one (sources folder, hub, rgbd)."""
+
+    max_distance: Annotated[int, Field(ge=0, le=8)] | None = 4
+    """Drop a picture whose perceptual hash differs from an earlier one's in at most so many of 64 bits; null: none."""
+
+
 class IngestParams(Section):
     """From a source to scenes."""
 
-    source: Literal["procedural", "omni3d"] = "procedural"
+    source: Literal["procedural", "omni3d", "folder", "hub", "rgbd"] = "procedural"
     url: str | None = None
     """Folder or URL (s3://...) that a reading source reads; ``--in`` wins, a generating source takes none."""
     scenes: Count = 2000
     """How many scenes a generating source makes."""
     shard_scenes: Count = 250
     """Scenes per shard."""
+    max_side: Annotated[int, Field(ge=32)] | None = None
+    """Pictures with a longer side are made smaller (sources folder, hub, rgbd); null keeps their size."""
+    max_pixels: Annotated[int, Field(ge=1, le=178_956_970)] = 89_478_485
+    """Pictures with more pixels are set aside before they are decoded: decompression bombs."""
+    duplicates: DuplicateParams = DuplicateParams()
     procedural: ProceduralParams = ProceduralParams()
     omni3d: Omni3dParams = Omni3dParams()
+    folder: FolderParams = FolderParams()
+    hub: HubParams = HubParams()
+    rgbd: RgbdParams = RgbdParams()
+
+
+class WeightsParams(Section):
+    """A published model: its weights are read as safetensors, and no code comes with them."""
+
+    model: str
+    """Hub id, or a folder as ``save_pretrained`` writes it."""
+    revision: str | None = None
+    """Commit, tag or branch of the hub; a commit pins the weights, null takes the newest."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """``auto``: float32 on a CPU; on a GPU bfloat16 for filtering and tagging, float32 where outputs are measured."""
+
+
+class FilteringParams(WeightsParams):
+    """Zero-shot classification (CLIP, SigLIP): which pictures are photographs of scenes with objects."""
+
+    model: str = "google/siglip2-base-patch16-224"
+    positive: tuple[str, ...] | None = None
+    """Descriptions of pictures to keep; null takes those of ``srgpt/perception/words.yaml``."""
+    negative: tuple[str, ...] | None = None
+    """Descriptions of pictures to set aside; null takes those of ``srgpt/perception/words.yaml``."""
+    min_positive: Share = 0.5
+    """Pictures are kept where all positive descriptions together are at least this probable."""
+
+
+class TaggingParams(WeightsParams):
+    """Naming what a picture shows (Florence-2), for the detector to look for."""
+
+    model: str = "florence-community/Florence-2-base"
+    task: Literal["objects", "region_captions"] = "objects"
+    """``objects`` asks for names of objects, ``region_captions`` for short descriptions of regions."""
+    vocabulary: tuple[str, ...] = ()
+    """The tags of every picture where ``perceive.tags`` is ``vocabulary``."""
+    removed: tuple[str, ...] | None = None
+    """Tags that end in one of these words (blue sky, living room) are dropped; null takes those of ``words.yaml``."""
+    max_tags: Count = 40
+    max_new_tokens: Count = 512
+
+
+class DetectionParams(WeightsParams):
+    """Boxes for words (Grounding DINO, OWLv2), with the reference's thresholds."""
+
+    model: str = "IDEA-Research/grounding-dino-tiny"
+    box_threshold: Share = 0.25
+    """Lowest score with which the model itself proposes a box."""
+    text_threshold: Share = 0.2
+    """Lowest score of a word that names a box (Grounding DINO only)."""
+    nms_iou: Share = 0.5
+    """Of boxes that overlap more, the most certain one stays, whatever their words."""
+    max_box_share: Share = 0.75
+    """Boxes over more of the picture are dropped."""
+    min_score: Share = 0.3
+    """Boxes less certain are dropped."""
+
+
+class SegmentationParams(WeightsParams):
+    """Masks from boxes (SAM 2, SAM-HQ)."""
+
+    model: str = "facebook/sam2.1-hiera-small"
+    min_area: Count = 25
+    """Detected objects with fewer mask pixels are dropped."""
+    subtract: bool = True
+    """Take the mask of a contained object (a cup on a table) out of the mask that contains it."""
+
+
+class MetricDepthParams(WeightsParams):
+    """Depth in metres (Depth Pro, Depth Anything V2 metric, ZoeDepth)."""
+
+    model: str = "Intel/zoedepth-nyu-kitti"
+
+
+class RelativeDepthParams(WeightsParams):
+    """Inverse depth without scale (Depth Anything), which models may consume and facts never do."""
+
+    model: str = "depth-anything/Depth-Anything-V2-Small-hf"
+
+
+class DepthEstimationParams(Section):
+    """Depth from one picture: the two kinds never mix."""
+
+    metric: MetricDepthParams = MetricDepthParams()
+    relative: RelativeDepthParams = RelativeDepthParams()
+
+
+class CalibrationParams(WeightsParams):
+    """Intrinsics from a field-of-view model (Depth Pro), gravity from the ground plane."""
+
+    model: str = "apple/DepthPro-hf"
+    ground: tuple[str, ...] | None = None
+    """Words for ground, looked for where gravity is; null takes those of ``srgpt/perception/words.yaml``."""
+    iterations: Count = 300
+    """RANSAC hypotheses per picture."""
+    tolerance: Positive = 0.02
+    """Distance to the plane, as a share of a point's depth, up to which a point supports it."""
+    min_inliers: Share = 0.5
+    """Share of the ground's points that must support the plane."""
+    max_tilt_degrees: Annotated[float, Field(gt=0, le=90)] = 60.0
+    """Largest angle between gravity and the picture's vertical; a plane beyond it is not the ground."""
+
+
+class OracleParams(Section):
+    """Perception that is right by construction, made worse on purpose: for procedural scenes only."""
+
+    mask_erosion: Annotated[int, Field(ge=-64, le=64)] = 0
+    """Pixels taken off every mask's outline; a negative number adds them."""
+    depth_scale: Positive = 1.0
+    """Factor on every depth."""
+    depth_noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of every pixel's depth, relative to the depth."""
+    tilt_degrees: Annotated[float, Field(ge=0, le=45)] = 0.0
+    """Angle by which gravity is wrong, in a random direction."""
+    missed_share: Share = 0.0
+    """Chance of every object to be overlooked."""
 
 
 class PerceiveParams(Section):
     """What fills the gaps that a source left. ``given`` means: the source must have it."""
 
-    depth: Literal["given", "none"] = "given"
+    pictures: Literal["given", "model"] = "given"
+    """``model`` sets pictures aside that are no photographs of scenes."""
+    tags: Literal["given", "vocabulary", "model"] = "given"
+    """Words to look for where there are no regions: the source's, ``tagging.vocabulary``, or a model's."""
+    regions: Literal["given", "model"] = "given"
+    """``model`` detects objects by their tags in pictures without regions."""
+    masks: Literal["given", "boxes", "model"] = "given"
+    """``boxes`` uses a region's box as its mask where no mask was given, ``model`` segments it."""
+    depth: Literal["given", "none", "model"] = "given"
     """``none`` goes on without depth: only facts from cuboids can then be asked."""
-    masks: Literal["given", "boxes"] = "given"
-    """``boxes`` uses a region's box as its mask where no mask was given."""
-    intrinsics: Literal["given", "fov"] = "given"
-    """``fov`` assumes ``fov_degrees`` where no intrinsics were given."""
-    gravity: Literal["given", "level"] = "given"
-    """``level`` assumes a level camera where no gravity was given."""
+    relative_depth: Literal["given", "model"] = "given"
+    """``model`` adds relative depth; no scene needs it."""
+    intrinsics: Literal["given", "fov", "model"] = "given"
+    """``fov`` assumes ``fov_degrees``; ``model`` estimates the field of view, also in place of EXIF's."""
+    gravity: Literal["given", "level", "ransac"] = "given"
+    """``level`` assumes a level camera; ``ransac`` fits the ground plane, and assumes it where there is none."""
     fov_degrees: Annotated[float, Field(gt=1, lt=179)] = 60.0
     """Assumed horizontal field of view."""
     on_missing: Literal["error", "reject"] = "error"
     """``reject`` sets incomplete scenes aside with their reason instead of failing the stage."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Pictures that the models see at once."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """``auto``: a GPU where there is one."""
+    filtering: FilteringParams = FilteringParams()
+    tagging: TaggingParams = TaggingParams()
+    detection: DetectionParams = DetectionParams()
+    segmentation: SegmentationParams = SegmentationParams()
+    depth_estimation: DepthEstimationParams = DepthEstimationParams()
+    calibration: CalibrationParams = CalibrationParams()
+    oracle: OracleParams | None = None
+    """Degrade what procedural scenes give, to see how labels suffer; null leaves it."""
+
+    @model_validator(mode="after")
+    def _vocabulary(self) -> PerceiveParams:
+        if self.tags == "vocabulary" and not self.tagging.vocabulary:
+            raise ValueError("tags is vocabulary, and tagging.vocabulary is empty: list the words to look for")
+        return self
 
 
 class LiftParams(Section):
@@ -141,6 +345,52 @@ class LiftParams(Section):
     """Relative standard deviation of the scale of a picture whose depth a model estimated."""
 
 
+class RephraseParams(Section):
+    """Rephrasing questions and answers by a language model behind an OpenAI-compatible endpoint."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s@?#]+$", repr=False)]
+    """Base URL, for example ``http://127.0.0.1:8000/v1``; no credentials in it."""
+    model: Annotated[str, Field(min_length=1)]
+    """The model's name at the endpoint."""
+    mode: Literal["paraphrase", "reason"] = "paraphrase"
+    """``paraphrase`` puts both into other words; ``reason`` asks a question that needs the fact."""
+    share: Share = 0.5
+    """Share of the turns that are rewritten."""
+    variants: Count = 16
+    """Different rewrites of one and the same wording; more cost more and repeat less."""
+    rewrites: Annotated[int, Field(ge=1, le=10)] = 2
+    """How often a rewrite is asked for while none is accepted."""
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    max_tokens: Count = 512
+    """Longest answer of the model, tokens."""
+    max_characters: Annotated[int, Field(ge=20)] = 400
+    """Longest question or answer."""
+    allow_categories: bool = False
+    """Tell the model what the regions show, and let it say so."""
+    required: bool = False
+    """Stop where the endpoint fails, instead of keeping the templates."""
+    concurrency: Count = 16
+    """Requests at a time, in every worker process."""
+    timeout: Positive = 60.0
+    """Seconds for one attempt."""
+    attempts: Count = 5
+    """Attempts per request where the network or the server fails."""
+    backoff: Positive = 1.0
+    """Seconds before the second attempt, at most; doubles with every further one."""
+    max_wait: Positive = 60.0
+    """Longest wait between attempts, seconds; a server that asks for more is not asked again for this question."""
+    max_failures: Count = 8
+    """Failed requests in a row after which the rest of a shard keeps its templates."""
+    cache: Annotated[str, Field(min_length=1)] = ".srgpt/rephrase"
+    """Local folder of the answers; processes share it."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$", repr=False)] = "OPENAI_API_KEY"
+    """Name of the environment variable with the key; never the key."""
+    input_price: Annotated[float, Field(ge=0)] = 0.0
+    """Money per million prompt tokens, in any currency."""
+    output_price: Annotated[float, Field(ge=0)] = 0.0
+    """Money per million tokens of answers."""
+
+
 class AskParams(Section):
     """From scene graphs to questions."""
 
@@ -170,6 +420,13 @@ class AskParams(Section):
     """Clock directions closer than this to the border between two hours are not asked about."""
     min_distance: Annotated[float, Field(ge=0)] = 0.05
     """Distances under this many metres are not asked about."""
+    rephrase: RephraseParams | None = None
+    """Put a share of the questions into other words; null asks in the templates' words."""
+
+    def recorded(self) -> dict[str, Any]:
+        """Return plain data for manifests: what decides what is written, and not how the endpoint is reached."""
+        how = {"concurrency", "timeout", "attempts", "backoff", "max_wait", "max_failures", "cache", "api_key_env"}
+        return self.model_dump(mode="json", exclude={"rephrase": how})
 
 
 class ValidateParams(Section):
@@ -319,8 +576,15 @@ class ServeParams(Section):
 class EngineParams(Section):
     """How stages map over shards; it never changes what they write."""
 
+    backend: Literal["local", "ray"] = "local"
+    """``local``: processes of this machine; ``ray``: actors of a Ray cluster."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes; 0 means one per core."""
+    """Processes; 0 means one per core, or per GPU for a stage that runs models on it. 1 works in the command's own
+    process, where a crash in native code ends the run."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] = 1.0
+    """GPUs that a worker of such a stage holds, where there are GPUs; 0.5 puts two on one, 0 claims none."""
+    ray_address: str | None = None
+    """Of a running Ray cluster (``auto``, ``ray://host:10001``); null starts one in the command's own process."""
 
 
 class TrackingParams(Section):
@@ -567,9 +831,8 @@ def _explain(error: ValidationError, data: Mapping[str, Any], origin: str) -> st
             lines.append(f"  {item['msg'].removeprefix('Value error, ')}")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            lines.append(
-                f"  {key} = {item['input']!r}: {message[0].lower()}{message[1:]}{_allowed(location)}"
-            )
+            shown = repr(item["input"]) if _may_be_shown(location) else "(not shown)"
+            lines.append(f"  {key} = {shown}: {message[0].lower()}{message[1:]}{_allowed(location)}")
     return "\n".join(lines)
 
 
@@ -605,13 +868,20 @@ def _keys(location: Sequence[str]) -> list[str]:
     return [] if section is None else [f.alias or n for n, f in section.model_fields.items()]
 
 
-def _allowed(location: Sequence[str]) -> str:
+def _field_at(location: Sequence[str]) -> FieldInfo | None:
     section = _section_at(location[:-1])
-    field = (
-        next((f for n, f in section.model_fields.items() if location[-1] in (n, f.alias)), None)
-        if section
-        else None
-    )
+    fields = section.model_fields if section else {}
+    return next((f for n, f in fields.items() if location[-1] in (n, f.alias)), None)
+
+
+def _may_be_shown(location: Sequence[str]) -> bool:
+    """Whether a wrong value is no secret that somebody put in the wrong place (``repr=False``)."""
+    field = _field_at(location)
+    return field is None or field.repr
+
+
+def _allowed(location: Sequence[str]) -> str:
+    field = _field_at(location)
     if field is None:
         return ""
     bounds = [

@@ -47,9 +47,7 @@ def complete(scene: Scene, params: PerceiveParams) -> Scene:
     Raises :class:`IncompleteError`.
     """
     if not scene.regions:
-        raise _incomplete(
-            "no-regions", "it has no regions, and no setting supplies them yet; take it out of the source"
-        )
+        raise _incomplete("no-regions", "it has no regions; perceive.regions=model detects them")
     gaps: list[Gap] = []
     for fill in (_with_depth, _with_gravity, _with_intrinsics, _with_masks):
         try:
@@ -71,7 +69,8 @@ def _with_depth(scene: Scene, params: PerceiveParams) -> Scene:
             return scene
         raise _incomplete(
             "missing-depth",
-            "it has no depth; perceive.depth=none goes on without (facts then come from cuboids only)",
+            "it has no depth; perceive.depth=model estimates it, perceive.depth=none goes on without (facts then "
+            "come from cuboids only)",
         )
     try:
         shape = scene.depth_metres().shape
@@ -91,7 +90,9 @@ def _with_gravity(scene: Scene, params: PerceiveParams) -> Scene:
         if params.gravity == "level":
             return scene.replace(gravity=(0.0, 1.0, 0.0), gravity_source=LEVEL)
         raise _incomplete(
-            "missing-gravity", "it has no gravity; perceive.gravity=level assumes a level camera"
+            "missing-gravity",
+            "it has no gravity; perceive.gravity=ransac fits the ground, perceive.gravity=level assumes a level "
+            "camera",
         )
     length = math.sqrt(sum(v * v for v in scene.gravity))
     if len(scene.gravity) != 3 or not abs(length - 1) <= _UNIT_TOLERANCE:
@@ -108,7 +109,8 @@ def _with_intrinsics(scene: Scene, params: PerceiveParams) -> Scene:
             )
         raise _incomplete(
             "missing-intrinsics",
-            "it has no intrinsics; perceive.intrinsics=fov assumes perceive.fov_degrees as field of view",
+            "it has no intrinsics; perceive.intrinsics=model estimates them, perceive.intrinsics=fov assumes "
+            "perceive.fov_degrees as field of view",
         )
     values = scene.intrinsics
     if len(values) != 4 or not all(map(math.isfinite, values)) or values[0] <= 0 or values[1] <= 0:
@@ -130,7 +132,8 @@ def _with_masks(scene: Scene, params: PerceiveParams) -> Scene:
     if bare and params.masks != BOXES:
         first = f"region {bare[0].id} ({bare[0].category}) and {len(bare) - 1} more"
         text = (
-            f"{first} of its {len(scene.regions)} regions have no mask; perceive.masks=boxes uses their boxes"
+            f"{first} of its {len(scene.regions)} regions have no mask; perceive.masks=model segments them, "
+            "perceive.masks=boxes uses their boxes"
         )
         gaps.append(Gap("missing-masks", text))
     if gaps:
