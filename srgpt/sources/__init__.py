@@ -23,17 +23,43 @@ def _procedural(params: IngestParams, seed: int, dataset: str, url: str | None) 
 def _omni3d(params: IngestParams, seed: int, dataset: str, url: str | None) -> Source:
     from srgpt.sources.omni3d import Omni3dSource
 
+    return Omni3dSource(params, dataset, _given(url, params, dataset))
+
+
+def _folder(params: IngestParams, seed: int, dataset: str, url: str | None) -> Source:
+    from srgpt.sources.folder import FolderSource
+
+    return FolderSource(params, dataset, _given(url, params, dataset))
+
+
+def _hub(params: IngestParams, seed: int, dataset: str, url: str | None) -> Source:
+    from srgpt.sources.hub import HubSource
+
+    return HubSource(params, dataset, _given(url, params, dataset))
+
+
+def _rgbd(params: IngestParams, seed: int, dataset: str, url: str | None) -> Source:
+    from srgpt.sources.rgbd import RgbdSource
+
+    return RgbdSource(params, dataset, _given(url, params, dataset))
+
+
+def _given(url: str | None, params: IngestParams, dataset: str) -> str:
     if url is None:
+        more = " or --in OWNER/NAME" if params.source == "hub" else " or --in s3://..."
         raise InputError(
-            f"ingest.source is 'omni3d', which reads a folder: give it with --in FOLDER or --in s3://..., "
+            f"ingest.source is {params.source!r}, which reads a folder: give it with --in FOLDER{more}, "
             f"or set datasets.{dataset}.ingest.url"
         )
-    return Omni3dSource(params, dataset, url)
+    return url
 
 
 _OPENERS: dict[str, Callable[[IngestParams, int, str, str | None], Source]] = {
     "procedural": _procedural,
     "omni3d": _omni3d,
+    "folder": _folder,
+    "hub": _hub,
+    "rgbd": _rgbd,
 }
 
 

@@ -1,0 +1,112 @@
+"""A first look at every picture of a source, before its work is dealt out in shards.
+
+It finds what no single shard can know: which pictures look like an earlier one, and the hash of all content, by
+which a killed run knows that its input is still the same. Pictures are read and decoded in threads (decoders
+release Python's lock), and judged in order, so that the outcome does not depend on timing. What cannot be used is
+set aside here already, so that a broken picture never displaces a sound one that looks the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, Protocol, TypeVar
+
+from PIL import Image
+
+from srgpt.progress import progress_bar
+from srgpt.records import Rejected
+from srgpt.sources.duplicates import DuplicateIndex, perceptual_hash
+from srgpt.sources.pictures import UnusableError
+
+_WINDOW = 256
+
+
+class Item(Protocol):
+    """What a source knows of one picture before it is read: a dataclass of plain values."""
+
+    @property
+    def scene_id(self) -> str:
+        """Id of the scene that it becomes."""
+        ...
+
+
+T = TypeVar("T")
+ItemT = TypeVar("ItemT", bound=Item)
+
+Look = Callable[[], tuple[str, Callable[[], Image.Image]]]
+"""Reads a picture with all that belongs to it; returns the SHA-256 of that and what decodes the picture. Both raise
+:class:`UnusableError` for what is to be set aside."""
+
+
+@dataclass
+class Survey(Generic[ItemT]):
+    """The items in order, those to set aside with their reasons, and the SHA-256 of items and all content."""
+
+    items: list[ItemT | Rejected] = field(default_factory=list)
+    sha256: str = ""
+
+    def shards(self, size: int) -> Iterator[tuple[ItemT | Rejected, ...]]:
+        """Yield the items, ``size`` at a time."""
+        for start in range(0, len(self.items), size):
+            yield tuple(self.items[start : start + size])
+
+
+def survey(
+    candidates: Iterable[tuple[ItemT, Look] | Rejected],
+    *,
+    max_distance: int | None,
+    total: int,
+    description: str,
+) -> Survey[ItemT]:
+    """Look at every candidate, in threads.
+
+    ``max_distance`` is that of :class:`DuplicateIndex`; None keeps duplicates, and then nothing is decoded here.
+    """
+    index = None if max_distance is None else DuplicateIndex(max_distance)
+    content = hashlib.sha256()
+    result: Survey[ItemT] = Survey()
+    with progress_bar(description, total=total, unit="pictures") as advance, ThreadPoolExecutor() as pool:
+        for window in _windows(candidates):
+            for item, sha256, value in pool.map(partial(_examine, hashed=index is not None), window):
+                kept = item
+                if index is not None and value is not None and not isinstance(item, Rejected):
+                    twin = index.add(item.scene_id, value)
+                    if twin is not None:
+                        kept = Rejected(item.scene_id, "duplicate", f"looks like {twin}, which is kept")
+                result.items.append(kept)
+                content.update(f"{kept!r}\0{sha256}\0".encode())
+            advance(len(window))
+    result.sha256 = content.hexdigest()
+    return result
+
+
+def _examine(
+    candidate: tuple[ItemT, Look] | Rejected, *, hashed: bool
+) -> tuple[ItemT | Rejected, str, int | None]:
+    """Return the item, the SHA-256 of its content, and its perceptual hash where it is to be ``hashed``."""
+    if isinstance(candidate, Rejected):
+        return candidate, "", None
+    item, look = candidate
+    sha256 = ""
+    try:
+        sha256, decode = look()
+        return item, sha256, perceptual_hash(decode()) if hashed else None
+    except UnusableError as error:
+        return Rejected(item.scene_id, error.reason, error.detail), sha256, None
+
+
+def _windows(candidates: Iterable[T]) -> Iterator[list[T]]:
+    """Yield lists of candidates: as many as are in memory at a time."""
+    rest = iter(candidates)
+    while window := list(itertools.islice(rest, _WINDOW)):
+        yield window
+
+
+def item_id(item: Item | Rejected) -> str:
+    """Return the id of a scene, or of what was set aside."""
+    return item.id if isinstance(item, Rejected) else item.scene_id
