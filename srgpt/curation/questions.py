@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from importlib import resources
 from itertools import combinations
-from typing import Any
 
 import numpy as np
-import yaml
 
+from srgpt.curation import reasoning
 from srgpt.curation.facts import PAIRED, SINGLE, Spread, Subject, fact, is_clear, sigma, unit_of
+from srgpt.curation.phrasing import phrase, templates
+from srgpt.curation.reference import ask_as_reference
 from srgpt.geometry.units import format_clock, format_length
 from srgpt.params import AskParams
 from srgpt.records import (
@@ -65,12 +64,7 @@ def seeded(seed: int, *purpose: str) -> np.random.Generator:
     return np.random.default_rng(int(digest([seed, *purpose])[:32], 16))
 
 
-@lru_cache(maxsize=1)
-def templates() -> dict[str, dict[str, list[str]]]:
-    """Return the phrasings of questions and answers by category, as ``templates.yaml`` has them."""
-    text = (resources.files("srgpt.curation") / "templates.yaml").read_text(encoding="utf-8")
-    data: dict[str, dict[str, list[str]]] = yaml.safe_load(text)
-    return data
+__all__ = ["Balance", "ask_scene", "seeded", "templates"]
 
 
 def ask_scene(
@@ -90,7 +84,10 @@ def ask_scene(
     found = []
     for index in range(params.conversations):
         rng = seeded(seed, graph.dataset, graph.scene_id, "ask", str(index))
-        turns = _turns(objects, params, rng, balance)
+        if params.compat == "reference":
+            turns = ask_as_reference(graph, rng)
+        else:
+            turns = _turns(objects, params, rng, balance)
         if not turns:
             return Rejected(graph.scene_id, "nothing-to-ask", f"{len(objects)} objects, every fact a tie")
         found.append(_conversation(graph, index, turns, params))
@@ -130,20 +127,37 @@ def _turns(
     A half that runs out of questions leaves its places to the other, unless the other's share is 0. A pair
     is asked about once per group, so that no question repeats or turns around another.
     """
-    share = params.quantitative_share
-    quantitative = int(share * params.turns + rng.random())
+    beyond = _beyond(objects, params, rng, balance)
+    share, places = params.quantitative_share, params.turns - len(beyond)
+    quantitative = int(share * places + rng.random())
     halves = (
         (_questions(objects, QUANTITATIVE, params, rng), quantitative, share),
-        (_questions(objects, QUALITATIVE, params, rng), params.turns - quantitative, 1 - share),
+        (_questions(objects, QUALITATIVE, params, rng), places - quantitative, 1 - share),
     )
     chosen: list[tuple[str, _Pair]] = []
     for questions, quota, _ in halves:
         chosen += _take(questions, quota)
     for questions, _, allowed in halves:
         if allowed > 0:
-            chosen += _take(questions, params.turns - len(chosen))
-    turns = [_turn(category, pair, rng, balance) for category, pair in chosen]
+            chosen += _take(questions, places - len(chosen))
+    turns = beyond + [_turn(category, pair, rng, balance) for category, pair in chosen]
     return [turns[i] for i in rng.permutation(len(turns))]
+
+
+def _beyond(
+    objects: Sequence[Subject], params: AskParams, rng: np.random.Generator, balance: Balance
+) -> list[Turn]:
+    """Choose the questions of the families in ``params.reasoning``, up to their share."""
+    turns: list[Turn] = []
+    if not params.reasoning:
+        return turns
+    quota = int(params.reasoning_share * params.turns + rng.random())
+    found = reasoning.questions(objects, params, rng, balance.wanted)
+    while len(turns) < quota and (turn := next(found, None)) is not None:
+        if turn.unit == "truth":
+            balance.add(turn.category, bool(turn.value))
+        turns.append(turn)
+    return turns
 
 
 def _take(questions: Iterator[tuple[str, _Pair]], count: int) -> list[tuple[str, _Pair]]:
@@ -205,27 +219,10 @@ def _turn(category: str, pair: _Pair, rng: np.random.Generator, balance: Balance
     return _phrase(category, (a, b), float(wanted), rng)
 
 
-def _phrase(category: str, objects: tuple[Subject, ...], value: float, rng: np.random.Generator) -> Turn:
-    """Put a question and its answer into words drawn from the templates."""
-    words = templates()[category]
-    asked = {name: f"<region{i}>" for i, name in zip(range(len(objects)), "AB", strict=False)}
-    said: dict[str, Any] = {name: f"Region [{i}]" for i, name in zip(range(len(objects)), "AB", strict=False)}
-    unit = unit_of(category)
-    kind = "answers"
-    if unit == "truth":
-        kind = "positive" if value else "negative"
-    else:
-        said["X"] = format_clock(int(value)) if unit == "clock_hours" else format_length(value, rng)
-    return Turn(
-        _draw(words["questions"], rng).format(**asked),
-        _draw(words[kind], rng).format(**said),
-        category,
-        tuple(o.node.id for o in objects),
-        value,
-        unit,
-        sigma(category, *objects),
-    )
-
-
-def _draw(options: Sequence[str], rng: np.random.Generator) -> str:
-    return options[int(rng.integers(len(options)))]
+def _phrase(category: str, subjects: tuple[Subject, ...], value: float, rng: np.random.Generator) -> Turn:
+    words = {}
+    if unit_of(category) == "clock_hours":
+        words["X"] = format_clock(int(value))
+    elif unit_of(category) == "metres":
+        words["X"] = format_length(value, rng)
+    return phrase(category, subjects, value, rng, words=words, sigma=sigma(category, *subjects))

@@ -8,9 +8,9 @@ from srgpt.geometry.units import parse_clock, parse_length
 from srgpt.records import UNIT_OF
 
 NUMBERS = (
-    "no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
 )  # fmt: skip
-"""Small numbers as answers write them; ``no`` is none."""
+"""Small numbers as answers write them."""
 
 _YES = ("yes", "yeah", "yep", "true", "correct", "indeed")
 _NO = ("no", "nope", "false", "incorrect", "not")
