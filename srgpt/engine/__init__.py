@@ -1,5 +1,10 @@
-"""How a stage maps over shards; ``map_shards`` is the one entry."""
+"""How a stage maps over shards: in processes of this machine, or on a Ray cluster.
 
-from srgpt.engine.local import map_shards
+``map_table`` is the one entry. ``task`` is one shard's worth of work, ``worker`` a process that does it and is
+replaced when it dies, ``local`` many of them, ``ray`` the same on a cluster.
+"""
 
-__all__ = ["map_shards"]
+from srgpt.engine.table import map_table
+from srgpt.engine.task import Mapped, Row, Task, table_tasks
+
+__all__ = ["Mapped", "Row", "Task", "map_table", "table_tasks"]

@@ -1,52 +1,78 @@
-"""Map a function over shards in processes of this machine, with progress."""
+"""Map tasks in processes of this machine: one per core, or one per GPU."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from typing import TypeVar
+import queue
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from srgpt.errors import SrgptError
-from srgpt.progress import progress_bar
-
-Task = TypeVar("Task")
+from srgpt.engine.task import Done, Job, Mark, Order, Task, counting
+from srgpt.engine.worker import Worker
+from srgpt.params import EngineParams
+from srgpt.progress import Tally
 
 
-def worker_count(requested: int) -> int:
-    """Return ``requested``, or the cores that this process may use where it is 0."""
-    return requested or len(os.sched_getaffinity(0))
+def map_local(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tally, *, gpu: bool) -> None:
+    """Run every task in ``engine.workers`` processes (0: one per core or GPU; 1: in this one).
 
-
-def map_shards(
-    function: Callable[[Task], object], tasks: Sequence[Task], *, workers: int = 0, description: str = ""
-) -> None:
-    """Call ``function`` once per task, in ``workers`` processes (0: one per core; 1: in this process).
-
-    The function must be importable (a module-level function or a ``functools.partial`` of one) and write its own
-    result; the order of completion is free, so results must not depend on it. The first error stops the rest.
+    With ``gpu`` each process gets ``engine.gpus_per_worker`` of the GPUs where there are any.
     """
-    count = min(worker_count(workers), len(tasks))
-    with progress_bar(description, total=len(tasks), unit="shards") as advance:
-        if count <= 1:
-            for task in tasks:
-                function(task)
-                advance(1)
-            return
-        # forkserver: fsspec's event loop and Embree's threads do not survive a fork.
-        with ProcessPoolExecutor(count, mp_context=get_context("forkserver")) as pool:
-            futures = [pool.submit(function, task) for task in tasks]
-            try:
-                for future in as_completed(futures):
-                    future.result()
-                    advance(1)
-            except BrokenProcessPool as error:
-                raise SrgptError(
-                    f"{description}: a worker process was killed (out of memory?). Finished shards are kept; "
-                    "run the same command again, with fewer engine.workers if memory is short."
-                ) from error
-            finally:
-                for future in futures:
-                    future.cancel()
+    if engine.workers == 1:
+        for task in tasks:
+            heard = counting(tally.count)
+            tally.reject(job.run(Order(task), heard).rejected)
+            heard(Mark(task.size - 1))
+        return
+    places = worker_environments(engine, gpu=gpu)[: len(tasks)]
+    workers = [Worker(job, place, on_items=tally.count, say=tally.say) for place in places]
+    idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    for worker in workers:
+        idle.put(worker)
+
+    def run(task: Task) -> Done:
+        worker = idle.get()
+        try:
+            return worker.run(task)
+        finally:
+            idle.put(worker)
+
+    with ThreadPoolExecutor(len(workers)) as threads:  # each waits for one process
+        futures = [threads.submit(run, task) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                tally.reject(future.result().rejected)
+        finally:
+            for future in futures:
+                future.cancel()
+            for worker in workers:
+                worker.close()
+
+
+def worker_environments(engine: EngineParams, *, gpu: bool) -> list[dict[str, str]]:
+    """Return what each worker process has in its environment: its GPUs, and its share of the cores."""
+    cores = len(os.sched_getaffinity(0))
+    gpus = _gpus() if gpu and engine.gpus_per_worker else []
+    fitting = int(len(gpus) / engine.gpus_per_worker) if gpus else cores
+    count = engine.workers or max(fitting, 1)
+    threads = {"OMP_NUM_THREADS": str(max(cores // count, 1))}
+    if not gpus:
+        return [threads] * count
+    return [threads | {"CUDA_VISIBLE_DEVICES": _share(gpus, engine.gpus_per_worker, i)} for i in range(count)]
+
+
+def _gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use."""
+    import torch
+
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
+
+
+def _share(gpus: Sequence[str], each: float, index: int) -> str:
+    """Return the GPUs of worker ``index``: some of its own, or one that it shares; round again at the end."""
+    if each < 1:
+        return gpus[int(index * each) % len(gpus)]
+    first = index * int(each)
+    return ",".join(gpus[i % len(gpus)] for i in range(first, first + int(each)))

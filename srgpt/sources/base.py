@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from srgpt.records import Rejected, Scene
 
@@ -29,6 +29,22 @@ class Work(Protocol):
 
     def load(self) -> Loaded:
         """Load or make the scenes."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """Work that can be done one picture at a time, so that a picture that crashes its decoder is known."""
+
+    def load(self) -> Loaded:
+        """Load or make the scenes."""
+        ...
+
+    def pieces(self) -> Sequence[tuple[str, Work]]:
+        """Return the work in pieces of one picture, each with its scene's id.
+
+        Loading them in order gives what loading the whole does.
+        """
         ...
 
 

@@ -13,7 +13,7 @@ import io
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,13 @@ class Omni3dWork:
             if isinstance(item, Picture) and isinstance(found, Scene):
                 loaded.rejected += item.dropped
         return loaded
+
+    def pieces(self) -> Sequence[tuple[str, Omni3dWork]]:
+        """Return the work picture by picture."""
+        return [
+            (item.scene_id if isinstance(item, Picture) else item.id, replace(self, items=(item,)))
+            for item in self.items
+        ]
 
     def _scene(self, picture: Picture) -> Scene | Rejected:
         try:

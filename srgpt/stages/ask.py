@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from srgpt import storage
 from srgpt.curation.questions import Balance, ask_scene
-from srgpt.engine.local import map_shards
+from srgpt.engine import Mapped, Row, map_table, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import AskParams, Params
 from srgpt.records import CATEGORIES, Rejected, SceneGraph
@@ -25,21 +25,11 @@ def run(params: Params, *, source: str, out: str) -> storage.Manifest:
     """
     graphs = storage.read_manifest(source, "graphs")
     writer = storage.TableWriter(
-        out,
-        "conversations",
-        stage="ask",
-        dataset=graphs.dataset,
-        params={"ask": params.ask.model_dump(mode="json"), "seed": params.seed},
-        inputs={"graphs": source},
-    )
-    names = [s.name for s in graphs.shards]
-    missing = set(writer.missing(names))
-    map_shards(
-        partial(_ask_shard, source, writer.work, params.ask, params.seed),
-        [s for s in graphs.shards if s.name in missing],
-        workers=params.engine.workers,
-        description=f"ask {graphs.dataset}",
-    )
+        out, "conversations", stage="ask", dataset=graphs.dataset,
+        params={"ask": params.ask.model_dump(mode="json"), "seed": params.seed}, inputs={"graphs": source},
+    )  # fmt: skip
+    tasks = table_tasks(source, "graphs", graphs.shards)
+    names = map_table(partial(_ask, params.ask, params.seed), tasks, writer, params.engine)
     statistics = _statistics(writer.finished(names, ["turns"]))
     if not statistics["turns"]:
         raise InputError(
@@ -49,17 +39,17 @@ def run(params: Params, *, source: str, out: str) -> storage.Manifest:
     return writer.commit(names, statistics)
 
 
-def _ask_shard(source: str, work: str, params: AskParams, seed: int, shard: storage.Shard) -> None:
-    rows: list[dict[str, Any]] = []
+def _ask(params: AskParams, seed: int, graphs: Iterator[Row]) -> Mapped:
+    conversations: list[Row] = []
     rejected: list[Rejected] = []
     balance = Balance()
-    for row in storage.read_shard(source, shard, "graphs").to_pylist():
+    for row in graphs:
         found = ask_scene(SceneGraph.from_row(row), params, seed, balance)
         if isinstance(found, Rejected):
             rejected.append(found)
         else:
-            rows += [conversation.to_row() for conversation in found]
-    storage.write_shard(work, shard.name, "conversations", rows, rejected)
+            conversations += [conversation.to_row() for conversation in found]
+    return Mapped(conversations, rejected)
 
 
 def _statistics(tables: Iterable[pa.Table]) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from srgpt.engine.local import map_shards
+from srgpt.engine import Mapped, Row, map_table
 from srgpt.errors import SrgptError
 from srgpt.params import Params, check_dataset
+from srgpt.records import Rejected
 from srgpt.sources import open_source
-from srgpt.sources.base import Work
-from srgpt.storage import Manifest, TableWriter, join, read_json, remove, shard_name, write_shard
+from srgpt.sources.base import Divisible, Work
+from srgpt.storage import Manifest, TableWriter, join, read_json, remove, shard_name
 
 
 def run(params: Params, *, source: str | None, out: str, dataset: str) -> Manifest:
@@ -22,25 +24,42 @@ def run(params: Params, *, source: str | None, out: str, dataset: str) -> Manife
     check_dataset(dataset)
     url = params.ingest.url if source is None else source
     origin = open_source(params.ingest, params.seed, dataset, url)
-    work = origin.shards()
-    names = [shard_name(i) for i in range(len(work))]
     writer = TableWriter(
         out, "scenes", stage="ingest", dataset=dataset, params=origin.identity(),
         reads=[] if url is None else [url],
     )  # fmt: skip
-    missing = set(writer.missing(names))
-    tasks = [(name, item) for name, item in zip(names, work, strict=True) if name in missing]
-    map_shards(
-        partial(_write, writer.work), tasks, workers=params.engine.workers, description=f"ingest {dataset}"
-    )
+    tasks = [_Task(shard_name(index), work) for index, work in enumerate(origin.shards())]
+    names = map_table(_load, tasks, writer, params.engine)
     rejected = _require_scenes(writer, names)
     return writer.commit(names, origin.statistics({item["id"] for item in rejected}))
 
 
-def _write(folder: str, task: tuple[str, Work]) -> None:
-    name, work = task
-    loaded = work.load()
-    write_shard(folder, name, "scenes", [scene.to_row() for scene in loaded.scenes], loaded.rejected)
+@dataclass(frozen=True)
+class _Task:
+    """One shard of a source: picture by picture where it can be divided, else as a whole."""
+
+    name: str
+    work: Work
+
+    @property
+    def size(self) -> int:
+        return len(self._pieces())
+
+    def items(self) -> Iterator[tuple[str, Work]]:
+        return iter(self._pieces())
+
+    def _pieces(self) -> Sequence[tuple[str, Work]]:
+        return self.work.pieces() if isinstance(self.work, Divisible) else [(self.name, self.work)]
+
+
+def _load(pieces: Iterator[Work]) -> Mapped:
+    rows: list[Row] = []
+    rejected: list[Rejected] = []
+    for piece in pieces:
+        loaded = piece.load()
+        rows += [scene.to_row() for scene in loaded.scenes]
+        rejected += loaded.rejected
+    return Mapped(rows, rejected)
 
 
 def _require_scenes(writer: TableWriter, names: list[str]) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from srgpt import storage
 from srgpt.curation.lifting import lift_scene
-from srgpt.engine.local import map_shards
+from srgpt.engine import Mapped, Row, map_table, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import LiftParams, Params
 from srgpt.records import Rejected, Scene
@@ -31,34 +31,24 @@ def run(params: Params, *, source: str, out: str) -> storage.Manifest:
     if scenes.stage != "perceive":
         raise InputError(f"{source}: written by {scenes.stage}; lift reads what perceive writes. Run that.")
     writer = storage.TableWriter(
-        out,
-        "graphs",
-        stage="lift",
-        dataset=scenes.dataset,
-        params={"lift": params.lift.model_dump(mode="json")},
-        inputs={"perceived": source},
-    )
-    names = [s.name for s in scenes.shards]
-    missing = set(writer.missing(names))
-    map_shards(
-        partial(_lift_shard, source, writer.work, params.lift),
-        [s for s in scenes.shards if s.name in missing],
-        workers=params.engine.workers,
-        description=f"lift {scenes.dataset}",
-    )
+        out, "graphs", stage="lift", dataset=scenes.dataset,
+        params={"lift": params.lift.model_dump(mode="json")}, inputs={"perceived": source},
+    )  # fmt: skip
+    tasks = table_tasks(source, "scenes", scenes.shards, _COLUMNS)
+    names = map_table(partial(_lift, params.lift), tasks, writer, params.engine)
     return writer.commit(names, statistics=_statistics(writer.finished(names, ["nodes"])))
 
 
-def _lift_shard(source: str, work: str, params: LiftParams, shard: storage.Shard) -> None:
-    rows: list[dict[str, Any]] = []
+def _lift(params: LiftParams, scenes: Iterator[Row]) -> Mapped:
+    graphs: list[Row] = []
     rejected: list[Rejected] = []
-    for row in storage.read_shard(source, shard, "scenes", _COLUMNS).to_pylist():
+    for row in scenes:
         found = lift_scene(Scene.from_row({**row, "image": b""}), params)
         if isinstance(found, Rejected):
             rejected.append(found)
         else:
-            rows.append(found.to_row())
-    storage.write_shard(work, shard.name, "graphs", rows, rejected)
+            graphs.append(found.to_row())
+    return Mapped(graphs, rejected)
 
 
 def _statistics(tables: Iterable[pa.Table]) -> dict[str, Any]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
-from srgpt.engine.local import map_shards
+from srgpt.engine import Mapped, Row, map_table, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import Params, PerceiveParams
 from srgpt.perception.gaps import Gap, IncompleteError, complete
 from srgpt.records import Rejected, Scene
-from srgpt.storage import Manifest, Shard, TableWriter, read_manifest, read_shard, write_shard
+from srgpt.storage import Manifest, TableWriter, read_manifest
 
 
 def run(params: Params, *, source: str, out: str) -> Manifest:
@@ -24,21 +24,15 @@ def run(params: Params, *, source: str, out: str) -> Manifest:
         out, "scenes", stage="perceive", dataset=scenes.dataset,
         params=params.perceive.model_dump(mode="json"), inputs={"scenes": source},
     )  # fmt: skip
-    names = [shard.name for shard in scenes.shards]
-    missing = set(writer.missing(names))
-    map_shards(
-        partial(_write, source, writer.work, params.perceive),
-        [shard for shard in scenes.shards if shard.name in missing],
-        workers=params.engine.workers,
-        description=f"perceive {scenes.dataset}",
-    )
+    tasks = table_tasks(source, "scenes", scenes.shards)
+    names = map_table(partial(_perceive, source, params.perceive), tasks, writer, params.engine, gpu=True)
     return writer.commit(names)
 
 
-def _write(source: str, folder: str, params: PerceiveParams, shard: Shard) -> None:
-    rows: list[dict[str, Any]] = []
+def _perceive(source: str, params: PerceiveParams, scenes: Iterator[Row]) -> Mapped:
+    rows: list[Row] = []
     incomplete: list[tuple[str, tuple[Gap, ...]]] = []
-    for row in read_shard(source, shard, "scenes").to_pylist():
+    for row in scenes:
         scene = Scene.from_row(row)
         try:
             done = complete(scene, params)
@@ -47,8 +41,8 @@ def _write(source: str, folder: str, params: PerceiveParams, shard: Shard) -> No
             continue
         rows.append(row if done is scene else done.to_row())
     if incomplete and params.on_missing == "error":
-        raise InputError(_explain(source, shard, incomplete))
-    write_shard(folder, shard.name, "scenes", rows, [_rejected(*found) for found in incomplete])
+        raise InputError(_explain(source, incomplete, len(rows) + len(incomplete)))
+    return Mapped(rows, [_rejected(*found) for found in incomplete])
 
 
 def _rejected(scene_id: str, gaps: tuple[Gap, ...]) -> Rejected:
@@ -56,9 +50,9 @@ def _rejected(scene_id: str, gaps: tuple[Gap, ...]) -> Rejected:
     return Rejected(scene_id, gaps[0].reason, "; ".join(gap.detail for gap in gaps))
 
 
-def _explain(source: str, shard: Shard, incomplete: list[tuple[str, tuple[Gap, ...]]]) -> str:
+def _explain(source: str, incomplete: list[tuple[str, tuple[Gap, ...]]], scenes: int) -> str:
     """Group by reason: one line each, with the scenes that it concerns."""
-    lines = [f"{source}/{shard.name}: {len(incomplete)} of {shard.rows} scenes are incomplete"]
+    lines = [f"{source}: {len(incomplete)} of {scenes} scenes of one shard are incomplete"]
     details: dict[str, dict[str, str]] = {}
     for scene_id, gaps in incomplete:
         for gap in gaps:

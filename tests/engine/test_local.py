@@ -1,41 +1,159 @@
-"""Mapping over shards: every task once, errors surface, a killed worker is named."""
+"""Mapping over a table: every item once, errors surface, dead workers are replaced, killers are set aside."""
+
+from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from srgpt.engine import map_shards
-from srgpt.errors import SrgptError
+from srgpt.engine import Mapped, map_table
+from srgpt.engine.local import worker_environments
+from srgpt.errors import InputError, SrgptError
+from srgpt.params import EngineParams
+from srgpt.records import Rejected
+from srgpt.storage import Manifest, TableWriter, read_rejected, read_rows
 
 
-def touch(folder: Path, name: str) -> None:
-    with (folder / name).open("a") as file:
-        file.write("x")
+@dataclass(frozen=True)
+class Numbers:
+    """A task of consecutive numbers."""
+
+    name: str
+    start: int
+    size: int
+
+    def items(self) -> Iterator[tuple[str, int]]:
+        return ((f"n{i}", i) for i in range(self.start, self.start + self.size))
 
 
-def fail(name: str) -> None:
-    raise SrgptError(f"cannot do {name}")
+TASKS = [Numbers(f"part-{i:05d}.parquet", 4 * i, 4) for i in range(3)]
 
 
-def die(_: str) -> None:
+def row(number: int) -> dict:
+    return {"dataset": "d", "scene_id": f"n{number}", "width": number, "height": 1, "rotation": [1.0] * 9,
+            "nodes": []}  # fmt: skip
+
+
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_every_task_runs_once(tmp_path: Path, workers: int) -> None:
-    map_shards(partial(touch, tmp_path), ["a", "b", "c"], workers=workers)
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {"a": "x", "b": "x", "c": "x"}
+def odd_are_rejected(numbers: Iterator[int]) -> Mapped:
+    found = list(numbers)
+    return Mapped(
+        [row(n) for n in found if n % 2 == 0], [Rejected(f"n{n}", "is-odd", "") for n in found if n % 2]
+    )
+
+
+def dies_on(killers: set[int], numbers: Iterator[int]) -> Mapped:
+    rows = []
+    for number in numbers:
+        if number in killers:
+            die()
+        rows.append(row(number))
+    return Mapped(rows, [])
+
+
+def dies_on_all_at_once(killers: set[int], numbers: Iterator[int]) -> Mapped:
+    found = list(numbers)
+    if killers & set(found):
+        die()
+    return Mapped([row(n) for n in found], [])
+
+
+def dies_once(folder: Path, at: int, numbers: Iterator[int]) -> Mapped:
+    rows = []
+    for number in numbers:
+        if number == at and not (folder / "died").exists():
+            (folder / "died").touch()
+            die()
+        rows.append(row(number))
+    return Mapped(rows, [])
+
+
+def dies_always(numbers: Iterator[int]) -> Mapped:
+    return die()  # type: ignore[return-value]
+
+
+def fails(kind: type[Exception], numbers: Iterator[int]) -> Mapped:
+    raise kind(f"cannot do {next(numbers)}")
+
+
+class OddError(Exception):
+    """An error that pickle cannot bring back."""
+
+    def __init__(self, one: str, other: str = "", *, must: int = 0) -> None:
+        super().__init__(f"{one}, at all")
+        self.hook = lambda: None
+
+
+def make(transform, out: Path, workers: int) -> Manifest:
+    writer = TableWriter(str(out), "graphs", stage="lift", dataset="d", params={})
+    return writer.commit(map_table(transform, TASKS, writer, EngineParams(workers=workers)))
+
+
+def numbers(out: Path) -> list[int]:
+    return [r["width"] for r in read_rows(str(out), "graphs")]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_error_surfaces(workers: int) -> None:
-    with pytest.raises(SrgptError, match="cannot do"):
-        map_shards(fail, ["a", "b"], workers=workers)
+def test_every_item_goes_in_once_and_in_order(tmp_path: Path, workers: int) -> None:
+    manifest = make(odd_are_rejected, tmp_path / "t", workers)
+    assert numbers(tmp_path / "t") == list(range(0, 12, 2))
+    assert manifest.rejected == {"is-odd": 6}
+    assert [r["id"] for r in read_rejected(str(tmp_path / "t"))] == [f"n{i}" for i in range(1, 12, 2)]
 
 
-def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
-    with pytest.raises(SrgptError, match="worker process was killed"):
-        map_shards(die, ["a", "b"], workers=2, description="lift")
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", [SrgptError, InputError, EOFError, BrokenPipeError])
+def test_an_error_surfaces_as_what_it_is(tmp_path: Path, workers: int, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="cannot do"):
+        make(partial(fails, kind), tmp_path / "t", workers)
+    assert not (tmp_path / "t").exists()
+
+
+def test_an_error_that_cannot_travel_says_what_it_was(tmp_path: Path) -> None:
+    with pytest.raises(SrgptError, match=r"OddError: cannot do \d+, at all"):
+        make(partial(fails, OddError), tmp_path / "t", 2)
+
+
+def test_a_worker_that_dies_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+    manifest = make(partial(dies_once, tmp_path, 7), tmp_path / "t", 2)
+    assert (numbers(tmp_path / "t"), manifest.rejected) == (list(range(12)), {})
+
+
+@pytest.mark.parametrize(("transform", "killers"), [(dies_on, (2, 3, 9)), (dies_on_all_at_once, (6,))])
+def test_items_that_kill_workers_are_set_aside_and_the_rest_is_done(
+    tmp_path: Path, transform, killers: tuple[int, ...]
+) -> None:
+    manifest = make(partial(transform, set(killers)), tmp_path / "t", 2)
+    assert numbers(tmp_path / "t") == [n for n in range(12) if n not in killers]
+    assert manifest.rejected == {"kills-worker": len(killers)}
+    assert [r["id"] for r in read_rejected(str(tmp_path / "t"))] == [f"n{n}" for n in killers]
+
+
+def test_workers_that_die_of_nothing_in_particular_end_in_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("srgpt.engine.worker.MAX_DEATHS", 3)
+    with pytest.raises(SrgptError, match="keep dying"):
+        make(dies_always, tmp_path / "t", 2)
+
+
+def test_each_worker_gets_its_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srgpt.engine.local._gpus", lambda: ["0", "1", "2", "3"])
+
+    def seen(each: float, workers: int = 0) -> list[str]:
+        engine = EngineParams(workers=workers, gpus_per_worker=each)
+        return [place["CUDA_VISIBLE_DEVICES"] for place in worker_environments(engine, gpu=True)]
+
+    assert seen(1) == ["0", "1", "2", "3"]
+    assert seen(2) == ["0,1", "2,3"]
+    assert seen(0.5) == ["0", "0", "1", "1", "2", "2", "3", "3"]
+    assert seen(1, workers=2) == ["0", "1"]
+    assert all("CUDA_VISIBLE_DEVICES" not in p for p in worker_environments(EngineParams(), gpu=False))

@@ -46,7 +46,9 @@ def test_conversations_carry_what_the_contract_says(graphs, tmp_path):
     assert (manifest.table, manifest.stage, manifest.dataset) == ("conversations", "ask", "toy")
     assert [s.rows for s in manifest.shards] == [6, 3]
     rows = list(storage.read_rows(out, "conversations"))
-    assert set(rows[0]["turns"][0]) == {"question", "answer", "category", "regions", "value", "unit"}
+    assert set(rows[0]["turns"][0]) == {
+        "question", "answer", "category", "regions", "value", "unit", "sigma",
+    }  # fmt: skip
     assert set(rows[0]["regions"][0]) == {"id", "category", "rle", "bbox"}
     conversations = [Conversation.from_row(r) for r in rows]
     assert [c.conversation_id for c in conversations] == [f"s{i}-0" for i in range(9)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from srgpt.engine import task
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import build
 from srgpt.records import Scene
@@ -57,16 +58,16 @@ def test_no_scene_is_in_two_datasets(tmp_path):
 def test_a_killed_run_goes_on_from_its_finished_shards(tmp_path, monkeypatch):
     whole = tmp_path / "whole"
     ingest.run(small(), source=None, out=str(whole), dataset="train")
-    real, made = ingest._write, []
+    real, made = task.write_shard, []
 
-    def dies_on_the_second(folder, task):
-        if task[0] == shard_name(1) and not made.count("died"):
+    def dies_on_the_second(work, name, *rest):
+        if name == shard_name(1) and not made.count("died"):
             made.append("died")
             raise KeyboardInterrupt
-        made.append(task[0])
-        real(folder, task)
+        made.append(name)
+        return real(work, name, *rest)
 
-    monkeypatch.setattr(ingest, "_write", dies_on_the_second)
+    monkeypatch.setattr(task, "write_shard", dies_on_the_second)
     out = tmp_path / "scenes"
     with pytest.raises(KeyboardInterrupt):
         ingest.run(small(), source=None, out=str(out), dataset="train")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from srgpt import storage
+from srgpt.engine import task
 from srgpt.errors import InputError
 from srgpt.params import Params
 from srgpt.records import Cuboid, Region, Scene, SceneGraph, encode_depth, encode_png, encode_rle
@@ -113,17 +114,24 @@ def test_scenes_that_were_not_perceived_are_refused(tmp_path):
         lift.run(params(), source=source, out=str(tmp_path / "graphs"))
 
 
-def test_a_killed_run_goes_on_where_it_was(perceived, tmp_path):
+def test_a_killed_run_goes_on_where_it_was(perceived, tmp_path, monkeypatch):
     out = str(tmp_path / "graphs")
     expected = lift.run(params(), source=perceived, out=str(tmp_path / "whole")).shards
-    writer = storage.TableWriter(
-        out,
-        "graphs",
-        stage="lift",
-        dataset="toy",
-        params={"lift": params().lift.model_dump(mode="json")},
-        inputs={"perceived": perceived},
+    real, made = storage.write_shard, []
+
+    def dies_on_the_second(work, name, *rest):
+        if made:
+            raise KeyboardInterrupt
+        made.append(name)
+        return real(work, name, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(task, "write_shard", dies_on_the_second)
+        lift.run(params(), source=perceived, out=out)
+    assert not (tmp_path / "graphs").exists()
+    seen = []
+    monkeypatch.setattr(
+        task, "write_shard", lambda work, name, *rest: seen.append(name) or real(work, name, *rest)
     )
-    lift._lift_shard(perceived, writer.work, params().lift, storage.read_manifest(perceived).shards[1])
-    assert writer.missing(["part-00000.parquet", "part-00001.parquet"]) == ["part-00000.parquet"]
     assert lift.run(params(), source=perceived, out=out).shards == expected
+    assert (made, seen) == (["part-00000.parquet"], ["part-00001.parquet"])

@@ -47,7 +47,7 @@ def test_missing_things_are_named_with_scene_and_setting(complete_rows, tmp_path
     with pytest.raises(InputError) as caught:
         perceive.run(build(SMALL), source=source, out=str(tmp_path / "perceived"))
     told = str(caught.value)
-    assert "part-00000.parquet: 2 of 2 scenes are incomplete" in told
+    assert f"{source}: 2 of 2 scenes of one shard are incomplete" in told
     assert "missing-depth: room-000000" in told
     assert "perceive.depth=none" in told
     assert "missing-gravity: street-000001" in told
@@ -60,7 +60,7 @@ def test_every_gap_of_a_scene_is_named_at_once_and_the_scene_is_set_aside_once(c
     nothing = {"depth": None, "gravity": None, "intrinsics": None}
     rows[0] = {**rows[0], **nothing, **{f"{key}_source": None for key in nothing}}
     source = table(tmp_path / "scenes", rows)
-    with pytest.raises(InputError, match="1 of 2 scenes are incomplete") as caught:
+    with pytest.raises(InputError, match="1 of 2 scenes of one shard are incomplete") as caught:
         perceive.run(build(SMALL), source=source, out=str(tmp_path / "perceived"))
     settings = ("perceive.depth=none", "perceive.gravity=level", "perceive.intrinsics=fov")
     assert all(setting in str(caught.value) for setting in settings)

@@ -8,7 +8,7 @@ stands, ``placement`` keeps it physical, ``camera``, ``mesh``, ``textures`` and 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from srgpt.params import IngestParams, ProceduralParams
@@ -33,6 +33,13 @@ class ProceduralWork:
         for index in range(self.start, self.stop):
             loaded.add(generate(self.params, self.seed, self.dataset, index))
         return loaded
+
+    def pieces(self) -> Sequence[tuple[str, ProceduralWork]]:
+        """Return the work scene by scene."""
+        from srgpt.sources.procedural.generate import scene_id
+
+        indices = range(self.start, self.stop)
+        return [(scene_id(self.params, i), replace(self, start=i, stop=i + 1)) for i in indices]
 
 
 class ProceduralSource:

@@ -27,6 +27,11 @@ _SURFACE_POINTS = 256
 _JPEG_QUALITY = 95
 
 
+def scene_id(params: ProceduralParams, index: int) -> str:
+    """Return the id of scene ``index``: its family, and the index."""
+    return f"{params.families[index % len(params.families)]}-{index:06d}"
+
+
 def generate(params: ProceduralParams, seed: int, dataset: str, index: int) -> Scene | Rejected:
     """Make scene ``index`` of a dataset.
 
@@ -46,7 +51,7 @@ def generate(params: ProceduralParams, seed: int, dataset: str, index: int) -> S
         if len(regions) >= params.min_objects:
             return _scene(family, seed, dataset, index, camera, rendered, regions)
     return Rejected(
-        f"{family}-{index:06d}", "no-layout",
+        scene_id(params, index), "no-layout",
         f"no layout of {_ATTEMPTS} showed {params.min_objects} objects of {params.min_pixels} pixels or more "
         f"and {params.min_visibility:.0%} visibility at {params.image_size} pixels",
     )  # fmt: skip

@@ -1,0 +1,44 @@
+"""The one way in which a stage maps over a table: unfinished shards in, finished shards out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from srgpt.engine.task import Job, Task, Transform
+from srgpt.params import EngineParams
+from srgpt.progress import tally
+from srgpt.storage import TableWriter
+
+
+def map_table(
+    transform: Transform,
+    tasks: Sequence[Task],
+    writer: TableWriter,
+    engine: EngineParams,
+    *,
+    gpu: bool = False,
+) -> list[str]:
+    """Make the shard of every task that ``writer`` lacks; return the names of all, ready to commit.
+
+    ``transform`` (see :data:`Transform`) must be picklable: a module-level function, or a ``functools.partial``
+    of one. What is costly to load it keeps for the life of its process, for example with ``functools.cache``.
+    ``gpu`` says that it works on a GPU where there is one. The result depends neither on the backend nor on the
+    number of workers. The first error stops the rest, and finished shards stay for the next run; an item that
+    kills its process twice is set aside as ``kills-worker``.
+    """
+    names = [task.name for task in tasks]
+    missing = set(writer.missing(names))
+    todo = [task for task in tasks if task.name in missing]
+    if not todo:
+        return names
+    job = Job(transform, writer.work, writer.table)
+    with tally(f"{writer.stage} {writer.dataset}", total=sum(t.size for t in todo), unit="scenes") as counted:
+        if engine.backend == "ray":
+            from srgpt.engine.ray import map_ray
+
+            map_ray(job, todo, engine, counted, gpu=gpu)
+        else:
+            from srgpt.engine.local import map_local
+
+            map_local(job, todo, engine, counted, gpu=gpu)
+    return names
