@@ -52,7 +52,7 @@ def read_region(
     height = bbox[3] - bbox[1]
     if height <= params.min_height_share * size[1] or height >= _MAX_HEIGHT_SHARE * size[1]:
         raise DroppedError("too-small" if height < size[1] else "too-large")
-    rle = _mask(row.get("segmentation"), size)
+    rle = read_mask(row.get("segmentation"), size)
     return Region(
         id=index,
         category=category,
@@ -140,8 +140,11 @@ def _bbox(row: dict[str, Any], size: tuple[int, int]) -> tuple[float, float, flo
     raise DroppedError("no-2d-box")
 
 
-def _mask(value: Any, size: tuple[int, int]) -> dict[str, Any] | None:
-    """Read a COCO segmentation: compressed or plain RLE, or polygons. None where there is none."""
+def read_mask(value: Any, size: tuple[int, int]) -> dict[str, Any] | None:
+    """Read a COCO segmentation of an image of ``size`` (width, height): compressed or plain RLE, or polygons.
+
+    None where there is none; raises :class:`DroppedError` where it is broken or empty.
+    """
     if value is None or value == -1 or value == []:
         return None
     if isinstance(value, dict):

@@ -69,6 +69,8 @@ class Picture:
     data: bytes | None
     intrinsics: Intrinsics | None
     """Guess from EXIF: (fx, fy, cx, cy) in pixels of ``image``; None where EXIF says nothing credible."""
+    original: tuple[int, int]
+    """Width and height of the upright picture before it was scaled."""
     turned: bool
     """Whether EXIF had the stored pixels turned or mirrored."""
 
@@ -101,11 +103,11 @@ def read_picture(data: bytes, name: str, *, max_pixels: int, max_side: int | Non
     if focal is not None:
         fx, fy = focal[::-1] if swapped else focal
         intrinsics = (fx, fy, (image.width - 1) / 2, (image.height - 1) / 2)
-    size = smaller(image.size, max_side)
-    if size != image.size:
-        intrinsics = None if intrinsics is None else scaled(intrinsics, image.size, size)
+    original, size = image.size, smaller(image.size, max_side)
+    if size != original:
+        intrinsics = None if intrinsics is None else scaled(intrinsics, original, size)
         image, own = image.resize(size, Image.Resampling.LANCZOS), None
-    return Picture(image, "JPEG" if form in _LOSSY else "PNG", own, intrinsics, orientation != 1)
+    return Picture(image, "JPEG" if form in _LOSSY else "PNG", own, intrinsics, original, orientation != 1)
 
 
 def look_at(data: bytes, name: str, *, max_pixels: int, side: int = 512) -> Image.Image:
