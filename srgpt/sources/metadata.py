@@ -56,7 +56,7 @@ def read_metadata(tree: Tree, files: Collection[str]) -> dict[str, Provenance]:
     found: dict[str, Provenance] = {}
     for line, row in rows:
         name = row.get("file_name")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name or not is_storable(name):
             raise InputError(f"{where}, line {line}: no 'file_name', the path of the picture in this folder")
         path = posixpath.normpath(name)
         if path in found:
