@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from srgpt.engine.local import map_local
 from srgpt.engine.task import Job, Task, Transform
+from srgpt.errors import InputError
 from srgpt.params import EngineParams
 from srgpt.progress import tally
 from srgpt.storage import TableWriter
@@ -33,12 +35,17 @@ def map_table(
         return names
     job = Job(transform, writer.work, writer.table)
     with tally(f"{writer.stage} {writer.dataset}", total=sum(t.size for t in todo), unit="scenes") as counted:
-        if engine.backend == "ray":
-            from srgpt.engine.ray import map_ray
-
-            map_ray(job, todo, engine, counted, gpu=gpu)
-        else:
-            from srgpt.engine.local import map_local
-
-            map_local(job, todo, engine, counted, gpu=gpu)
+        _backend(engine)(job, todo, engine, counted, gpu=gpu)
     return names
+
+
+def _backend(engine: EngineParams) -> Callable[..., None]:
+    if engine.backend == "local":
+        return map_local
+    try:
+        from srgpt.engine.ray import map_ray
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"engine.backend = ray needs Ray, which is not installed ({error}): pip install 'srgpt[ray]'"
+        ) from error
+    return map_ray
