@@ -48,7 +48,7 @@ def map_ray(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tally,
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=min(_most(engine, gpus), len(tasks)))
     names = ray.data.from_items([{"name": task.name} for task in tasks], override_num_blocks=len(tasks))
     results = names.map(
-        _Actor,
+        _Actor,  # type: ignore[arg-type]
         compute=pool,
         fn_constructor_args=(job, {task.name: task for task in tasks}, os.getcwd()),  # noqa: PTH109
         num_cpus=1,

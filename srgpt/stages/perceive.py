@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import islice
 
 from srgpt.engine import Mapped, Row, map_table, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import Params, PerceiveParams
-from srgpt.perception.gaps import Gap, IncompleteError, complete
+from srgpt.perception import Gap, IncompleteError, complete_all
 from srgpt.records import Rejected, Scene
 from srgpt.storage import Manifest, TableWriter, read_manifest
 
@@ -22,24 +23,30 @@ def run(params: Params, *, source: str, out: str) -> Manifest:
     scenes = read_manifest(source, "scenes")
     writer = TableWriter(
         out, "scenes", stage="perceive", dataset=scenes.dataset,
-        params=params.perceive.model_dump(mode="json"), inputs={"scenes": source},
+        params={"perceive": params.perceive.model_dump(mode="json"), "seed": params.seed},
+        inputs={"scenes": source},
     )  # fmt: skip
     tasks = table_tasks(source, "scenes", scenes.shards)
-    names = map_table(partial(_perceive, source, params.perceive), tasks, writer, params.engine, gpu=True)
+    transform = partial(_perceive, source, params.perceive, params.seed)
+    names = map_table(transform, tasks, writer, params.engine, gpu=_uses_models(params.perceive))
     return writer.commit(names)
 
 
-def _perceive(source: str, params: PerceiveParams, scenes: Iterator[Row]) -> Mapped:
+def _uses_models(params: PerceiveParams) -> bool:
+    roles = (params.pictures, params.tags, params.regions, params.masks, params.depth, params.relative_depth)
+    return params.device != "cpu" and "model" in (*roles, params.intrinsics)
+
+
+def _perceive(source: str, params: PerceiveParams, seed: int, scenes: Iterator[Row]) -> Mapped:
     rows: list[Row] = []
     incomplete: list[tuple[str, tuple[Gap, ...]]] = []
-    for row in scenes:
-        scene = Scene.from_row(row)
-        try:
-            done = complete(scene, params)
-        except IncompleteError as error:
-            incomplete.append((scene.scene_id, error.gaps))
-            continue
-        rows.append(row if done is scene else done.to_row())
+    while batch := list(islice(scenes, params.batch_size)):
+        given = [Scene.from_row(row) for row in batch]
+        for row, scene, done in zip(batch, given, complete_all(given, params, seed), strict=True):
+            if isinstance(done, IncompleteError):
+                incomplete.append((scene.scene_id, done.gaps))
+            else:
+                rows.append(row if done is scene else done.to_row())
     if incomplete and params.on_missing == "error":
         raise InputError(_explain(source, incomplete, len(rows) + len(incomplete)))
     return Mapped(rows, [_rejected(*found) for found in incomplete])
