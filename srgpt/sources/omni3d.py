@@ -9,7 +9,6 @@ reason, and so is an annotation that cannot be used, or that Omni3D's own filter
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -18,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from srgpt.errors import InputError, SrgptError
+from srgpt.errors import InputError
 from srgpt.params import IngestParams, Omni3dParams
 from srgpt.records import Region, Rejected, Scene, encode_png
 from srgpt.sources.base import Loaded
+from srgpt.sources.listing import Tree
 from srgpt.sources.omni3d_boxes import DroppedError, common_gravity, finite_array, is_text, read_region
-from srgpt.storage import digest, exists, is_local, join, read_bytes
+from srgpt.sources.pictures import UnusableError, decode, without_metadata
+from srgpt.storage import digest, exists, join, read_bytes
 
 _IMAGE_KEYS = ("id", "width", "height", "file_path", "K")
 
@@ -51,6 +52,7 @@ class Omni3dWork:
     url: str
     dataset: str
     licence: str
+    max_pixels: int
     items: tuple[Picture | Rejected, ...]
 
     def load(self) -> Loaded:
@@ -71,12 +73,13 @@ class Omni3dWork:
         ]
 
     def _scene(self, picture: Picture) -> Scene | Rejected:
+        tree = Tree(self.url)
         try:
-            image = _check_image(_read(self.url, picture.file_path, "image"), picture)
+            image = _check_image(tree.read(picture.file_path), picture, self.max_pixels)
             depth = None
             if picture.depth_path is not None:
-                depth = _check_depth(_read(self.url, picture.depth_path, "depth"), picture)
-        except _UnusableError as error:
+                depth = _check_depth(tree.read(picture.depth_path, "depth"), picture, self.max_pixels)
+        except UnusableError as error:
             return Rejected(picture.scene_id, error.reason, error.detail)
         return Scene(
             dataset=self.dataset,
@@ -94,15 +97,6 @@ class Omni3dWork:
             uri=picture.file_path,
             licence=self.licence,
         )
-
-
-class _UnusableError(Exception):
-    """A picture that has to be set aside."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.detail = detail
 
 
 class Omni3dSource:
@@ -130,7 +124,10 @@ class Omni3dSource:
         step = self.params.shard_scenes
         parts = [self._items[start : start + step] for start in range(0, len(self._items), step)]
         parts[0] = [*parts[0], *self._strays]
-        return [Omni3dWork(self.url, self.dataset, self._licence, tuple(part)) for part in parts]
+        return [
+            Omni3dWork(self.url, self.dataset, self._licence, self.params.max_pixels, tuple(part))
+            for part in parts
+        ]
 
     def identity(self) -> dict[str, Any]:
         """Return the annotation file's hash and the settings."""
@@ -174,10 +171,10 @@ class Omni3dSource:
             try:
                 key = _key(row)
                 if key is not None and _scene_id(key) in seen:
-                    raise _UnusableError("duplicate-image", f"images[{position}]: id {key} was used before")
+                    raise UnusableError("duplicate-image", f"images[{position}]: id {key} was used before")
                 item = _picture(row, by_image.get(key, []), names, self.params.omni3d)
                 seen.add(item.scene_id)
-            except _UnusableError as error:
+            except UnusableError as error:
                 self._items.append(Rejected(f"images[{position}]", error.reason, error.detail))
             else:
                 self._items.append(item)
@@ -258,17 +255,17 @@ def _picture(
     names: dict[int, str],
     params: Omni3dParams,
 ) -> Picture:
-    """Check one row of ``images`` and its annotations; raises _UnusableError."""
+    """Check one row of ``images`` and its annotations; raises UnusableError."""
     if not isinstance(row, dict):
-        raise _UnusableError("bad-image-row", f"expected an object, found {_kind(row)}")
+        raise UnusableError("bad-image-row", f"expected an object, found {_kind(row)}")
     missing = [key for key in _IMAGE_KEYS if key not in row]
     if missing:
-        raise _UnusableError("bad-image-row", f"missing key {missing[0]!r}")
+        raise UnusableError("bad-image-row", f"missing key {missing[0]!r}")
     identifier, width, height = _key(row), row["width"], row["height"]
     if identifier is None:
-        raise _UnusableError("bad-image-row", f"'id' must be a number or text, found {_kind(row['id'])}")
+        raise UnusableError("bad-image-row", f"'id' must be a number or text, found {_kind(row['id'])}")
     if not all(isinstance(v, int) and not isinstance(v, bool) and 0 < v < 2**16 for v in (width, height)):
-        raise _UnusableError(
+        raise UnusableError(
             "bad-image-row", f"'width' and 'height' must be whole pixels, found {width!r} x {height!r}"
         )
     intrinsics = _intrinsics(row["K"])
@@ -320,7 +317,7 @@ def _scene_id(identifier: int | str) -> str:
 def _intrinsics(value: Any) -> tuple[float, float, float, float]:
     matrix = finite_array(value, (3, 3))
     if matrix is None or matrix[0, 0] <= 0 or matrix[1, 1] <= 0:
-        raise _UnusableError(
+        raise UnusableError(
             "bad-intrinsics", "'K' must be a 3x3 matrix of finite numbers with positive focal lengths"
         )
     return (float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2]))
@@ -333,7 +330,7 @@ def _gravity(
         vector = finite_array(row["gravity_cam"], (3,))
         length = 0.0 if vector is None else float(np.linalg.norm(vector))
         if vector is None or not 1e-6 < length < 1e6:
-            raise _UnusableError("bad-gravity", "'gravity_cam' must be three finite numbers, not all zero")
+            raise UnusableError("bad-gravity", "'gravity_cam' must be three finite numbers, not all zero")
         x, y, z = vector / length
         return (float(x), float(y), float(z)), "given"
     axis = common_gravity(regions) if params.gravity == "cuboids" else None
@@ -343,42 +340,30 @@ def _gravity(
 def _relative_path(value: Any, key: str) -> str:
     """Check that a path stays within the source."""
     if not is_text(value) or not value:
-        raise _UnusableError("bad-path", f"{key!r} must be a relative path, found {value!r}")
+        raise UnusableError("bad-path", f"{key!r} must be a relative path, found {value!r}")
     if value.startswith(("/", "\\")) or "://" in value or "\0" in value or ".." in re.split(r"[/\\]", value):
-        raise _UnusableError("bad-path", f"{key!r} must stay within the source folder, found {value!r}")
+        raise UnusableError("bad-path", f"{key!r} must stay within the source folder, found {value!r}")
     return value
 
 
 # Its files ------------------------------------------------------------------------------------------------
 
 
-def _read(url: str, path: str, what: str) -> bytes:
-    """Read a file of the source; a missing one sets the picture aside, an unreachable store is an error."""
-    try:
-        return read_bytes(join(url, path))
-    except InputError:
-        raise _UnusableError(f"missing-{what}", f"{path}: no such file") from None
-    except SrgptError as error:
-        if not is_local(url):
-            raise
-        raise _UnusableError(f"unreadable-{what}", f"{path}: {error}") from None
-
-
-def _check_image(data: bytes, picture: Picture) -> bytes:
-    """Decode fully; return the file as it is where it is JPEG or PNG, else as PNG."""
-    image, form = _decode(data, picture.file_path, "image")
+def _check_image(data: bytes, picture: Picture, max_pixels: int) -> bytes:
+    """Decode fully; return the file as it is, less its metadata, where it is JPEG or PNG, else as PNG."""
+    image, form = decode(data, picture.file_path, "image", max_pixels=max_pixels)
     if image.size != (picture.width, picture.height):
-        raise _UnusableError("wrong-image-size", _sizes(picture.file_path, image.size, picture))
-    return data if form in ("JPEG", "PNG") else encode_png(np.array(image.convert("RGB")))
+        raise UnusableError("wrong-image-size", _sizes(picture.file_path, image.size, picture))
+    return without_metadata(data, form) or encode_png(np.array(image.convert("RGB")))
 
 
-def _check_depth(data: bytes, picture: Picture) -> bytes:
+def _check_depth(data: bytes, picture: Picture, max_pixels: int) -> bytes:
     assert picture.depth_path is not None
-    image, form = _decode(data, picture.depth_path, "depth")
+    image, form = decode(data, picture.depth_path, "depth", max_pixels=max_pixels)
     if image.size != (picture.width, picture.height):
-        raise _UnusableError("wrong-depth-size", _sizes(picture.depth_path, image.size, picture))
+        raise UnusableError("wrong-depth-size", _sizes(picture.depth_path, image.size, picture))
     if form != "PNG" or not image.mode.startswith("I"):
-        raise _UnusableError(
+        raise UnusableError(
             "bad-depth",
             f"{picture.depth_path}: expected a 16-bit grey PNG, found {form} of mode {image.mode}",
         )
@@ -387,18 +372,3 @@ def _check_depth(data: bytes, picture: Picture) -> bytes:
 
 def _sizes(path: str, size: tuple[int, int], picture: Picture) -> str:
     return f"{path}: {size[0]} x {size[1]} pixels, the JSON says {picture.width} x {picture.height}"
-
-
-def _decode(data: bytes, path: str, what: str) -> tuple[Any, str]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            return image.copy(), image.format or ""
-    except UnidentifiedImageError:  # its own words hold a memory address, and tables must be reproducible
-        raise _UnusableError(
-            f"unreadable-{what}", f"{path}: not a picture, or cut off at its start"
-        ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise _UnusableError(f"unreadable-{what}", f"{path}: {error}") from None

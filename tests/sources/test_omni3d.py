@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from srgpt.errors import InputError
 from srgpt.params import IngestParams, Omni3dParams
@@ -88,6 +88,18 @@ def test_dimensions_are_width_height_length(folder):
     assert cuboid.size.tolist() == [0.6, 0.9, 0.5]
     assert cuboid.corners().min(0) == pytest.approx([0.1 - 0.3, 0.2 - 0.45, 3.0 - 0.25])
     assert cuboid.corners().max(0) == pytest.approx([0.1 + 0.3, 0.2 + 0.45, 3.0 + 0.25])
+
+
+def test_a_photographers_metadata_stays_behind(folder):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Artist] = "Ada Lovelace"
+    with Image.open(folder / "images" / "a.png") as plain:
+        plain.save(folder / "images" / "a.jpg", exif=exif)
+    _, (scene,), _ = read(folder, document(images=[image(file_path="images/a.jpg")]))
+    with Image.open(folder / "images" / "a.jpg") as original:
+        assert (scene.rgb() == np.array(original)).all(), "and the pixels are not encoded anew"
+    assert b"Lovelace" in (folder / "images" / "a.jpg").read_bytes()
+    assert b"Lovelace" not in scene.image
 
 
 @pytest.mark.parametrize(
@@ -251,8 +263,8 @@ def test_bad_pictures_are_set_aside_each_with_its_reason(folder):
     (folder / "grey8.png").write_bytes(_png(np.zeros((HEIGHT, WIDTH), dtype=np.uint8)))
     (folder / "small.png").write_bytes(encode_depth(np.ones((5, 5), dtype=np.float32)))
     cases = [
-        (image(file_path="images/text.jpg"), "unreadable-image"),
-        (image(file_path="images/cut.jpg"), "unreadable-image"),
+        (image(file_path="images/text.jpg"), "unsupported-format"),
+        (image(file_path="images/cut.jpg"), "truncated-image"),
         (image(file_path="images/none.jpg"), "missing-image"),
         (image(file_path="images"), "unreadable-image"),
         (image(file_path="images/large.jpg"), "wrong-image-size"),
@@ -290,7 +302,7 @@ def _png(array):
 def test_what_is_no_picture_is_told_in_the_same_words_every_time(folder):
     (folder / "images" / "a.png").write_bytes(b"no picture")
     reasons = [read(folder, document(images=[image(file_path="images/a.png")]))[2] for _ in range(2)]
-    assert reasons[0][0].reason == "unreadable-image"
+    assert reasons[0][0].reason == "unsupported-format"
     assert reasons[0] == reasons[1]
     assert " at 0x" not in reasons[0][0].detail
 

@@ -127,7 +127,7 @@ def test_unreadable_pictures_are_set_aside_and_counted(tmp_path):
     manifest = ingest.run(
         OMNI, source=photographs(tmp_path / "in", {1}), out=str(tmp_path / "out"), dataset="real"
     )
-    assert (manifest.rows, manifest.rejected) == (2, {"unreadable-image": 1})
+    assert (manifest.rows, manifest.rejected) == (2, {"truncated-image": 1})
     (rejected,) = read_rejected(str(tmp_path / "out"))
     assert rejected["id"] == "omni3d-000001"
     assert "1.png" in rejected["detail"]
@@ -138,7 +138,7 @@ def test_unreadable_pictures_are_set_aside_and_counted(tmp_path):
 
 def test_nothing_usable_is_an_error_and_a_repaired_source_is_read_afresh(tmp_path):
     source = photographs(tmp_path / "in", {0, 1, 2})
-    with pytest.raises(SrgptError, match=r"every scene was set aside \(3 unreadable-image\)") as caught:
+    with pytest.raises(SrgptError, match=r"every scene was set aside \(3 truncated-image\)") as caught:
         ingest.run(OMNI, source=source, out=str(tmp_path / "out"), dataset="real")
     assert not isinstance(caught.value, InputError)
     assert "0.png" in str(caught.value)
@@ -156,7 +156,7 @@ def test_the_folder_can_be_a_parameter_of_the_dataset(tmp_path):
     assert (manifest.rows, manifest.rejected) == (3, {})
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
     given = ingest.run(train, source=other, out=str(tmp_path / "out"), dataset="train")
-    assert (given.rows, given.rejected) == (2, {"unreadable-image": 1}), "--in wins"
+    assert (given.rows, given.rejected) == (2, {"truncated-image": 1}), "--in wins"
     with pytest.raises(InputError, match="overlaps with the input"):
         ingest.run(train, source=None, out=f"{url}/scenes", dataset="train")
 
