@@ -49,7 +49,7 @@ In = Annotated[str | None, typer.Option("--in", help="Input folder or URL (s3://
 Out = Annotated[str | None, typer.Option("--out", help="Output folder or URL (s3://...).")]
 Model = Annotated[str, typer.Option("--model", help="Model folder.")]
 
-_STAGES, _WORLD, _HELP = "The chain", "Serving and promotion", "Looking around"
+_STAGES, _EXCHANGE, _WORLD, _HELP = "The chain", "Data in and out", "Serving and promotion", "Looking around"
 
 
 def _params(file: Path | None, profile: str | None, overrides: list[str] | None) -> Params:
@@ -233,6 +233,68 @@ def export(
     benchmark = benchmark or f"data/conversations/{loaded.evaluate.dataset}"
     _stage("export")(loaded, source=source or "models/srgpt", benchmark=benchmark, out=out)
     _done("export", f": see {out}/parity.json")
+
+
+@app.command("import", rich_help_panel=_EXCHANGE)
+def import_(
+    source: Annotated[str, typer.Option("--in", help="File or URL: a JSON array, or JSON lines.")],
+    form: Annotated[str, typer.Option("--format", help="osd (Open Spatial Dataset) or llava.")] = "osd",
+    images: Annotated[str | None, typer.Option("--images", help="Folder or URL of the pictures.")] = None,
+    depth: Annotated[
+        str | None, typer.Option("--depth", help="Folder or URL of relative depth pictures.")
+    ] = None,
+    without_images: Annotated[
+        bool, typer.Option("--without-images", help="Import the text and regions only.")
+    ] = False,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", help="Folder or URL for two tables. [dim](default: data/imported/DATASET)[/]"),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", help="Name of the dataset. [dim](default: the format's)[/]")
+    ] = None,
+    rows: Annotated[int | None, typer.Option("--rows", min=1, help="Import the first so many rows.")] = None,
+    licence: Annotated[str, typer.Option("--licence", help="Licence of the pictures.")] = "",
+) -> None:
+    """Read conversations that others have released: OSD or LLaVA JSON, of any size; resumes.
+
+    Writes OUT/scenes and OUT/conversations; train on the latter. Example: srgpt import --in result.json
+    --images openimages/train --depth depth
+    """
+    if without_images == (images is not None):
+        raise InputError("give the folder of the pictures with --images, or --without-images, and not both")
+    from srgpt.exchange.importing import Source
+    from srgpt.exchange.importing import run as import_rows
+
+    given = Source(source, form, dataset or form, images, depth, licence)
+    out = out or f"data/imported/{given.dataset}"
+    _report(import_rows(given, out, limit=rows), f"{out}/conversations")
+
+
+@app.command(rich_help_panel=_EXCHANGE)
+def publish(
+    out: Annotated[str, typer.Option("--out", help="Folder or URL.")],
+    source: In = None,
+    form: Annotated[
+        str, typer.Option("--format", help="huggingface (Parquet and a card) or osd (Open Spatial Dataset).")
+    ] = "huggingface",
+    without_images: Annotated[
+        bool, typer.Option("--without-images", help="Publish the text and regions only.")
+    ] = False,
+    licence: Annotated[str, typer.Option("--licence", help="Licence for the card, such as cc-by-4.0.")] = "",
+    dataset: Dataset = None,
+) -> None:
+    """Write conversations and their pictures in a form for other programs.
+
+    Example: srgpt publish --in data/conversations/train --out published --licence cc-by-4.0
+    """
+    from srgpt.exchange.publishing import run as write
+
+    source, held = _input("conversations", source, dataset)
+    record = write(source, out, form, images=not without_images, licence=licence)
+    _done("publish", f" {held}: {record['rows']} conversations in {out}")
+    if record["rejected"]:
+        _said(f"  [yellow]set aside: {_counts(record['rejected'])}[/] (see {out}/rejected.jsonl)")
 
 
 @app.command(rich_help_panel=_WORLD)

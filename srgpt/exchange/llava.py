@@ -1,0 +1,29 @@
+"""LLaVA: a JSON array, or JSON lines, of rows with ``id``, ``image`` (a path) and ``conversations``.
+
+Rows may ask about regions as OSD's do (``<mask>``, ``rle``, ``bbox``). A row about no picture, or about several, has
+no place in our tables.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import Any
+
+from srgpt.exchange.drafts import Draft, file_path
+from srgpt.exchange.turns import read_talk, text_of
+from srgpt.sources.pictures import UnusableError
+
+
+def read(row: Any) -> Draft:
+    """Read a row. Raises :class:`UnusableError` where it cannot be used as a whole."""
+    if not isinstance(row, dict):
+        raise UnusableError("not-a-row", f"an object was expected, found {type(row).__name__}")
+    image = row.get("image")
+    if isinstance(image, list) and len(image) == 1:
+        image = image[0]
+    if image is None or isinstance(image, list):
+        raise UnusableError("not-one-picture", "'image' names no picture, or several")
+    path = file_path(text_of(image, "image", "bad-filename"))
+    stem = posixpath.splitext(path)[0]
+    talk = read_talk(row.get("conversations"), row.get("rle"), row.get("bbox"))
+    return Draft(stem, path, f"{stem}.png", talk)
