@@ -150,6 +150,15 @@ class Region:
             raise InputError(f"region {self.id} ({self.category}) has no mask")
         return decode_rle(self.rle)
 
+    def pixels(self) -> NDArray[np.int64]:
+        """Return the mask's pixels as ``row + height * column``, (N,), in order; faster than the mask itself.
+
+        Raises :class:`InputError` as :meth:`mask` does.
+        """
+        if self.rle is None:
+            raise InputError(f"region {self.id} ({self.category}) has no mask")
+        return rle_pixels(self.rle)
+
     def to_row(self) -> dict[str, Any]:
         """Convert to a plain dict."""
         return {
@@ -574,35 +583,53 @@ def decode_rle(rle: dict[str, Any]) -> NDArray[np.bool_]:
     return coco.decode({"size": [height, width], "counts": rle["counts"].encode("ascii")}).astype(bool)
 
 
+_RLE_DIGITS = 8
+"""Longer numbers than 40 bits are no run lengths of a picture."""
+
+
+def rle_pixels(rle: dict[str, Any]) -> NDArray[np.int64]:
+    """Return the set pixels of a compressed COCO RLE as ``row + height * column``, (N,), in order.
+
+    Raises :class:`InputError` where the string is broken.
+    """
+    height, width = (int(v) for v in rle["size"])
+    runs = rle_runs(rle["counts"])
+    total = -1 if runs is None else int(runs.sum())
+    if runs is None or height <= 0 or width <= 0 or total != height * width:
+        raise InputError(f"broken RLE: {total} pixels counted, {height} x {width} expected")
+    lengths = runs[1::2]
+    starts = np.cumsum(runs)[0::2][: len(lengths)]
+    # every run counts up from its start: one long count, shifted at each run's beginning
+    return np.arange(lengths.sum()) + np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+
+
 def rle_length(counts: str) -> int:
     """Sum the run lengths of a compressed COCO RLE string; -1 where it is not one."""
     runs = rle_runs(counts)
-    return -1 if runs is None else sum(runs)
+    return -1 if runs is None else int(runs.sum())
 
 
-def rle_runs(counts: str) -> list[int] | None:
-    """Return the run lengths of a compressed COCO RLE string, background first; None where it is not one.
+def rle_runs(counts: str) -> NDArray[np.int64] | None:
+    """Return the run lengths (R,) of a compressed COCO RLE string, background first; None where it is not one.
 
     The format packs each run in base 32, least significant digit first, offset by 48, with bit 5 as "more" and
     bit 4 of the last digit as the sign; from the fourth run on, runs are differences to the run two before.
     """
-    runs: list[int] = []
-    value, shift = 0, 0
-    for character in counts:
-        digit = ord(character) - 48
-        if not 0 <= digit < 64:
-            return None
-        value |= (digit & 0x1F) << shift
-        shift += 5
-        if not digit & 0x20:
-            if digit & 0x10:
-                value -= 1 << shift
-            if len(runs) > 2:
-                value += runs[-2]
-            if value < 0:
-                return None
-            runs.append(value)
-            value, shift = 0, 0
-        elif shift > 40:
-            return None
-    return runs if shift == 0 else None
+    if not counts.isascii():
+        return None
+    digits = np.frombuffer(counts.encode(), dtype=np.uint8).astype(np.int64) - 48
+    if len(digits) == 0:
+        return np.zeros(0, dtype=np.int64)
+    last = (digits & 0x20) == 0
+    if ((digits < 0) | (digits > 63)).any() or not last[-1]:
+        return None
+    ends = np.flatnonzero(last)
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    if (ends - starts).max() > _RLE_DIGITS - 1:
+        return None
+    shifts = 5 * (np.arange(len(digits)) - np.repeat(starts, ends - starts + 1))
+    runs = np.add.reduceat((digits & 0x1F) << shifts, starts)
+    runs -= np.where(digits[ends] & 0x10, 1, 0) << (shifts[ends] + 5)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    return None if (runs < 0).any() else runs

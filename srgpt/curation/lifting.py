@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,12 @@ class _View:
     rotation: Floats
     depth_noise: float
     """Relative standard deviation of one object's depth."""
+
+    @cached_property
+    def columns(self) -> NDArray[np.float32]:
+        """Depth column by column, as masks count pixels, (height * width,)."""
+        assert self.depth is not None
+        return self.depth.T.ravel()
 
     @property
     def focal(self) -> float:
@@ -101,19 +108,20 @@ def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
         return node("no-depth")
     if region.rle is None:
         return node("no-mask")
-    v, u = np.nonzero(region.mask())
-    if len(v) == 0:
+    pixels = region.pixels()
+    if len(pixels) == 0:
         return node("no-mask")
-    z = view.depth[v, u]
+    z = view.columns[pixels]
     read = z > 0
     count = int(np.count_nonzero(read))
-    quality: dict[str, Any] = {"mask_points": count, "depth_coverage": count / len(v)}
+    quality: dict[str, Any] = {"mask_points": count, "depth_coverage": count / len(pixels)}
     if count == 0:
         return node("no-depth", **quality)
     if count < params.min_mask_points:
         return node("few-points", **quality)
-    u, v, z = u[read], v[read], z[read]
-    chosen = thin(count, params.max_points)
+    pixels, z = pixels[read], z[read]
+    u, v = np.divmod(pixels, view.depth.shape[0])
+    chosen = thin(u, v, params.max_points)
     points = unproject_pixels(u[chosen], v[chosen], z[chosen], view.intrinsics) @ view.rotation.T
     spacing = float(np.median(z)) / view.focal * np.sqrt(count / len(chosen))
     kept, share = clean(points, spacing, params)
@@ -190,13 +198,13 @@ def clean(points: Floats, spacing: float, params: LiftParams) -> tuple[Floats, f
     return inliers[cluster[voxel]], float(cluster.mean())
 
 
-_REFERENCE = LiftParams(outlier_neighbours=10, outlier_std_ratio=1.2, cluster_eps=0.2, cluster_min_points=10)
-"""SpatialRGPT's thresholds."""
+_REFERENCE = LiftParams(outlier_neighbours=9, outlier_std_ratio=1.2, cluster_eps=0.2, cluster_min_points=10)
+"""SpatialRGPT's thresholds; of its ten neighbours one is the point itself."""
 
 
 def _clean_as_reference(points: Floats, edge: float) -> tuple[Floats, float]:
     inliers = points[remove_outliers(points, _REFERENCE.outlier_neighbours, _REFERENCE.outlier_std_ratio)]
-    voxels, _ = voxel_downsample(inliers, edge)
+    voxels, _ = voxel_downsample(inliers, edge, margin=edge / 2)
     cluster = largest_cluster(voxels, _REFERENCE.cluster_eps, _REFERENCE.cluster_min_points)
     if cluster.sum() < 5:  # its rule: smaller ones are not trusted, and everything stays
         return voxels, 0.0

@@ -114,4 +114,4 @@ def _turn(category: str, pair: Sequence[Subject], rng: np.random.Generator) -> T
 def _area(node: Node) -> int:
     """Return a mask's pixels: every second run of its code, from the second on."""
     runs = rle_runs(node.rle["counts"]) if node.rle else None
-    return sum(runs[1::2]) if runs else 0
+    return 0 if runs is None else int(runs[1::2].sum())

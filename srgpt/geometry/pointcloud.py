@@ -5,9 +5,11 @@ Every function takes points (N, 3) float64 in metres and is deterministic.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
@@ -17,11 +19,21 @@ NOISE = -1
 """The label of points that belong to no cluster."""
 
 
-def thin(count: int, limit: int) -> NDArray[np.int64]:
-    """Return at most ``limit`` indices spread evenly over ``range(count)``, in order."""
+def thin(u: NDArray[np.int64], v: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """Return indices, in order, of about ``limit`` of the pixels (u, v), (N,), that cover the same area and extent.
+
+    Every s-th pixel of every s-th row, and those farthest to each side; where a narrow shape falls through such
+    a grid, an even spread over all pixels.
+    """
+    count = len(u)
     if count <= limit:
         return np.arange(count)
-    return np.linspace(0, count - 1, limit).round().astype(np.int64)
+    step = math.ceil(math.sqrt(count / limit))
+    grid = np.flatnonzero(((u - u.min()) % step == 0) & ((v - v.min()) % step == 0))
+    if not 0.5 <= len(grid) * step**2 / count <= 2:
+        grid = np.linspace(0, count - 1, limit).round().astype(np.int64)
+    ends = [u.argmin(), u.argmax(), v.argmin(), v.argmax()]
+    return np.unique(np.concatenate([grid, ends]))
 
 
 def remove_outliers(points: Floats, neighbours: int, std_ratio: float) -> NDArray[np.bool_]:
@@ -39,9 +51,12 @@ def remove_outliers(points: Floats, neighbours: int, std_ratio: float) -> NDArra
     return mean <= mean.mean() + std_ratio * mean.std() + 1e-9
 
 
-def voxel_downsample(points: Floats, edge: float) -> tuple[Floats, NDArray[np.int64]]:
-    """Return the centroids (M, 3) of points in voxels of ``edge`` metres, and each point's voxel (N,)."""
-    cells = np.floor((points - points.min(axis=0)) / edge).astype(np.int64)
+def voxel_downsample(points: Floats, edge: float, margin: float = 0.0) -> tuple[Floats, NDArray[np.int64]]:
+    """Return the centroids (M, 3) of points in voxels of ``edge`` metres, and each point's voxel (N,).
+
+    The grid begins ``margin`` metres before the least coordinates.
+    """
+    cells = np.floor((points - (points.min(axis=0) - margin)) / edge).astype(np.int64)
     shape = cells.max(axis=0) + 1
     keys = (cells[:, 0] * shape[1] + cells[:, 1]) * shape[2] + cells[:, 2]
     _, voxel, counts = np.unique(keys, return_inverse=True, return_counts=True)
@@ -90,18 +105,21 @@ def _join_core(
     own = np.arange(count)
     position = np.cumsum(core) - 1
     neighbours = np.where(core[nearest], position[nearest], own[:, None])
-    rows = np.repeat(own, neighbours.shape[1])
-    labels = _components(rows, neighbours.ravel(), count)
+    starts = np.arange(count + 1) * neighbours.shape[1]
+    links = csr_array((np.ones(neighbours.size), neighbours.ravel(), starts), shape=(count, count))
+    labels = _components(links)
     if labels.any():
         pairs = cKDTree(points[core]).query_pairs(eps, output_type="ndarray")
-        labels = _components(pairs[:, 0], pairs[:, 1], count)
+        links = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+        labels = _components(links)
     return labels
 
 
-def _components(a: NDArray[np.int64], b: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Label ``count`` points so that links from a[i] to b[i] join them, numbered by first appearance."""
-    links = coo_array((np.ones(len(a)), (a, b)), shape=(count, count))
+def _components(links: coo_array | csr_array) -> NDArray[np.int64]:
+    """Label points so that ``links`` (C, C) join them, numbered by first appearance."""
     labels = connected_components(links, directed=False)[1]
+    if not labels.any():
+        return labels.astype(np.int64)
     first = np.unique(labels, return_index=True)[1]
     return np.argsort(np.argsort(first))[labels]
 

@@ -102,12 +102,19 @@ def test_voxels(seed, count, edge):
         assert (np.ptp(cells[voxel == index], axis=0) == 0).all()
 
 
-@given(st.integers(0, 3000), st.integers(1, 500))
-def test_thinning_is_even_and_in_order(count, limit):
-    chosen = thin(count, limit)
-    assert len(chosen) == min(count, limit)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(4, 400), st.integers(0, 99))
+def test_thinning_keeps_area_and_extent(width, height, limit, seed):
+    mask = np.random.default_rng(seed).random((height, width)) < 0.9
+    mask[0, 0] = True
+    v, u = np.nonzero(mask)
+    chosen = thin(u, v, limit)
     assert (np.diff(chosen) > 0).all()
-    if len(chosen) > 2:
-        assert chosen[0] == 0
-        assert chosen[-1] == count - 1
-        assert np.ptp(np.diff(chosen)) <= 1
+    assert len(chosen) <= max(limit, len(u) if len(u) <= limit else 2 * limit) + 4
+    assert len(chosen) >= min(len(u), limit / 8)
+    assert (np.ptp(u[chosen]), np.ptp(v[chosen])) == (np.ptp(u), np.ptp(v))
+
+
+def test_a_line_does_not_fall_through_the_grid_of_thinning():
+    v = np.arange(900)
+    assert 100 <= len(thin(np.full(900, 7), v, 100)) <= 104
+    assert len(thin(v, v, 100)) >= 30
