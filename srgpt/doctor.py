@@ -8,11 +8,15 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from srgpt.errors import SrgptError
 from srgpt.params import Params
+
+if TYPE_CHECKING:
+    from srgpt.perception.inventory import ModelStatus
 
 _PACKAGES = (
     "torch", "transformers", "deepspeed", "prefect", "mlflow", "dvc", "s3fs",
@@ -31,8 +35,16 @@ class Finding:
 
 
 def examine(params: Params) -> list[Finding]:
-    """Look at Python, packages, devices, the Triton environment, tracking and disk."""
-    return [_python(), *map(_package, _PACKAGES), _device(), _triton(params), _tracking(params), _disk()]
+    """Look at Python, packages, devices, perception's models, the Triton environment, tracking and disk."""
+    return [
+        _python(),
+        *map(_package, _PACKAGES),
+        _device(),
+        *_models(params),
+        _triton(params),
+        _tracking(params),
+        _disk(),
+    ]
 
 
 def table(findings: list[Finding]) -> Table:
@@ -67,6 +79,34 @@ def _device() -> Finding:
             "device", f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}, {memory:.0f} GiB", True
         )
     return Finding("device", f"CPU, {len(os.sched_getaffinity(0))} cores", True)
+
+
+def _models(params: Params) -> list[Finding]:
+    """Show each role's model once, however many datasets use it; only what some dataset uses must be here."""
+    try:
+        from srgpt.perception.inventory import inventory
+        from srgpt.perception.weights import pick_device
+    except ImportError:
+        return [Finding("perceive", "unknown without its packages", False, "make setup")]
+    settings = [params, *(params.for_dataset(name) for name in sorted(params.datasets))]
+    found: dict[tuple[str, str], ModelStatus] = {}
+    for setting in settings:
+        for status in inventory(setting.perceive):
+            key = (status.role, status.model)
+            if key not in found or (status.used and not found[key].used):
+                found[key] = status
+    try:
+        device = pick_device(params.perceive.device).type
+    except (ImportError, SrgptError) as error:
+        device = f"no device ({error})"
+    return [_model(status, device) for status in found.values()]
+
+
+def _model(status: ModelStatus, device: str) -> Finding:
+    here = f"here, {status.bytes / 2**20:,.0f} MiB" if status.present else "not here"
+    use = f"used on {device}" if status.used else f"not used ({status.setting})"
+    text = f"{status.model}: {here}; {status.licence}; {use}"
+    return Finding(f"perceive: {status.role}", text, status.present or not status.used, status.fetch)
 
 
 def _triton(params: Params) -> Finding:

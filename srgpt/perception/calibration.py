@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgpt.geometry.camera import Intrinsics, unproject_pixels
-from srgpt.geometry.pointcloud import thin
 from srgpt.params import CalibrationParams
 from srgpt.perception.depth import focal_of
 
@@ -43,7 +42,7 @@ def ground_points(
     ``depth`` (height, width) metres, 0 where there is none; ``ground`` (height, width).
     """
     v, u = np.nonzero(ground & (depth > 0))
-    chosen = thin(len(v), MAX_POINTS)
+    chosen = np.linspace(0, len(v) - 1, min(len(v), MAX_POINTS)).round().astype(np.int64)
     return unproject_pixels(u[chosen], v[chosen], depth[v[chosen], u[chosen]], intrinsics)
 
 

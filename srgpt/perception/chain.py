@@ -19,7 +19,7 @@ from srgpt.perception.calibration import RANSAC, gravity_from_ground, ground_poi
 from srgpt.perception.depth import encode_relative, load_field_of_view, load_metric, load_relative
 from srgpt.perception.detection import load_detector, select
 from srgpt.perception.filtering import load_filter
-from srgpt.perception.gaps import LEVEL, Gap, IncompleteError, complete
+from srgpt.perception.gaps import LEVEL, Gap, IncompleteError, SetAsideError, complete
 from srgpt.perception.oracle import degrade
 from srgpt.perception.randomness import seeded
 from srgpt.perception.roles import BBox, DepthEstimate, Detection
@@ -39,9 +39,9 @@ EXIF = "exif"
 def complete_all(scenes: Sequence[Scene], params: PerceiveParams, seed: int) -> list[Scene | IncompleteError]:
     """Complete the scenes of a shard, in batches of ``perceive.batch_size``; one result per scene, in order.
 
-    An :class:`IncompleteError` stands for a scene with gaps that no setting fills, or one that a role set aside
-    (``not-a-photograph``, ``no-tags``, ``no-boxes``, ...), with the reason. A scene that lacks nothing is returned
-    itself. Models are loaded when the first scene needs them, once per process.
+    An :class:`IncompleteError` stands for a scene with gaps that no setting fills, a :class:`SetAsideError` for one
+    that a role judged unfit (``not-a-photograph``, ``no-tags``, ``no-boxes``, ...), with the reason. A scene that
+    lacks nothing is returned itself. Models are loaded when the first scene needs them, once per process.
     """
     results: list[Scene | IncompleteError] = []
     for start in range(0, len(scenes), params.batch_size):
@@ -78,7 +78,7 @@ class _Work:
     estimate: DepthEstimate | None = None
 
     def set_aside(self, reason: str, detail: str) -> None:
-        self.problem = IncompleteError(Gap(reason, detail))
+        self.problem = SetAsideError(Gap(reason, detail))
 
     @property
     def rgb(self) -> Image:
@@ -177,12 +177,13 @@ def _filter(batch: list[_Work], params: PerceiveParams, seed: int) -> None:
 def _tag(batch: list[_Work], params: PerceiveParams, seed: int) -> None:
     bare = [work for work in batch if _wants_regions(work.scene, params) and not work.scene.tags]
     if params.tags == "given":
+        missing = Gap(
+            "missing-tags",
+            "it has no tags to look for; perceive.tags=model names what it shows, perceive.tags=vocabulary looks for "
+            "perceive.tagging.vocabulary",
+        )
         for work in bare:
-            work.set_aside(
-                "no-tags",
-                "it has no tags to look for; perceive.tags=model names what it shows, and perceive.tags=vocabulary "
-                "looks for perceive.tagging.vocabulary",
-            )
+            work.problem = IncompleteError(missing)
         return
     if not bare:
         return

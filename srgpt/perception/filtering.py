@@ -35,12 +35,12 @@ class ZeroShotFilter:
         import torch
 
         loaded = self._loaded
-        # SigLIP was trained on texts padded to its full length
-        padding = "max_length" if loaded.kind.startswith("siglip") else True
         inputs = loaded.processor(
             images=list(pictures),
             text=list(self._labels),
-            padding=padding,
+            # SigLIP was trained on texts padded to its full length
+            padding="max_length" if loaded.kind.startswith("siglip") else True,
+            max_length=loaded.model.config.text_config.max_position_embeddings,
             truncation=True,
             return_tensors="pt",
         )

@@ -41,6 +41,13 @@ class IncompleteError(Exception):
         self.gaps = gaps
 
 
+class SetAsideError(IncompleteError):
+    """A scene that perception judged unfit (no photograph, nothing found): no gap that a setting would fill.
+
+    It is set aside whatever ``perceive.on_missing`` says.
+    """
+
+
 def complete(scene: Scene, params: PerceiveParams) -> Scene:
     """Return the scene with its gaps filled; the same object where there are none.
 

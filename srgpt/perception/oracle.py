@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgpt.params import OracleParams
-from srgpt.perception.gaps import Gap, IncompleteError
+from srgpt.perception.gaps import Gap, IncompleteError, SetAsideError
 from srgpt.perception.randomness import seeded
 from srgpt.records import Region, Scene, encode_depth, encode_rle
 
@@ -49,7 +49,7 @@ def _with_masks(scene: Scene, params: OracleParams, seed: int) -> Scene:
     if params.mask_erosion != 0:
         regions = tuple(seen for r in regions if (seen := _eroded(r, params.mask_erosion)) is not None)
     if scene.regions and not regions:
-        raise IncompleteError(Gap("no-regions", "the oracle overlooked every object of the scene"))
+        raise SetAsideError(Gap("no-regions", "the oracle overlooked every object of the scene"))
     return scene if regions == scene.regions else scene.replace(regions=regions)
 
 

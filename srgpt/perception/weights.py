@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import WeightsParams
+from srgpt.perception.pixels import SQUEEZED, Squeeze
 
 if TYPE_CHECKING:
     import torch
-    from transformers.feature_extraction_utils import BatchFeature
 
 Task = Literal[
     "ZeroShotImageClassification",
@@ -44,7 +44,7 @@ class Loaded:
         """The model's ``model_type``."""
         return str(self.model.config.model_type)
 
-    def place(self, inputs: BatchFeature) -> dict[str, Any]:
+    def place(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return a processor's tensors on the device, floating ones in the model's dtype; the rest is left out."""
         import torch
 
@@ -109,7 +109,6 @@ def _load(task: Task, params: WeightsParams, device: str, dtype: str) -> Loaded:
     source = str(Path(params.model).expanduser()) if is_folder(params) else params.model
     options: dict[str, Any] = {"revision": params.revision or "main", "trust_remote_code": False}
     transformers.utils.logging.disable_progress_bar()
-    processors = transformers.AutoImageProcessor if task == "DepthEstimation" else transformers.AutoProcessor
     errors = (
         OSError,
         ValueError,
@@ -121,7 +120,8 @@ def _load(task: Task, params: WeightsParams, device: str, dtype: str) -> Loaded:
         SafetensorError,
     )
     try:
-        processor = processors.from_pretrained(source, **options)
+        kind = transformers.AutoConfig.from_pretrained(source, **options).model_type
+        processor = _processor(task, kind, source, options)
         # a pair, because of output_loading_info
         model, found = getattr(transformers, f"AutoModelFor{task}").from_pretrained(
             source,
@@ -138,6 +138,21 @@ def _load(task: Task, params: WeightsParams, device: str, dtype: str) -> Loaded:
         torch.set_float32_matmul_precision("high")  # TF32: float32's range, much faster
     place = torch.device(device)
     return Loaded(model.to(place).eval(), processor, place, getattr(torch, dtype), source_name(params))
+
+
+def _processor(task: Task, kind: str, source: str, options: dict[str, Any]) -> Any:
+    """Load what turns pictures into tensors: Pillow's way, the same on every machine and without torchvision.
+
+    Depth Pro and SAM 2 have none of that kind in transformers, but read a picture so simply that it is done here.
+    """
+    import transformers
+    from transformers.image_processing_utils import BaseImageProcessor
+
+    if kind in SQUEEZED:
+        settings, _ = BaseImageProcessor.get_image_processor_dict(source, **options)
+        return Squeeze.from_settings(settings, antialias=SQUEEZED[kind])
+    processors = transformers.AutoImageProcessor if task == "DepthEstimation" else transformers.AutoProcessor
+    return processors.from_pretrained(source, backend="pil", **options)
 
 
 def _explain(task: str, params: WeightsParams, error: Exception) -> str:
