@@ -443,6 +443,12 @@ class ValidateParams(Section):
     """Lowest agreement of perceived with true qualitative facts."""
     max_abs_rel: Positive = 1.0
     """Largest median relative error of perceived metric facts."""
+    max_blind_lead: Share = 0.1
+    """More right answers than by chance, from the text of questions alone, are a warning."""
+    gallery: Annotated[int, Field(ge=0, le=200)] = 24
+    """Scenes shown in the report."""
+    curve_scenes: Annotated[int, Field(ge=0)] = 16
+    """Scenes that are degraded to see how facts suffer; a few tenths of a second each."""
 
 
 class VisionParams(Section):

@@ -18,7 +18,7 @@ from PIL import Image
 from srgpt.curation import facts
 from srgpt.geometry.language import read_value
 from srgpt.geometry.units import METRES_PER
-from srgpt.records import DEPTH_UNIT, GROUP_OF, Box, rle_length
+from srgpt.records import DEPTH_UNIT, GROUP_OF, UNIT_OF, Box, rle_length
 
 Row = dict[str, Any]
 
@@ -167,30 +167,59 @@ def _short(values: Iterable[float]) -> str:
 # Questions --------------------------------------------------------------------------------------------------
 
 
+def is_text(turn: Row) -> bool:
+    """Return whether nothing is known of a turn but its words: neither its value nor what it is about."""
+    return bool(turn["unit"] == "text")
+
+
 def expected_regions(category: str) -> int:
-    """Return how many regions a question of a category is about."""
+    """Return how many regions a question of one of the benchmark's categories is about."""
     return 1 if category in facts.SINGLE else 2
+
+
+def category_problem(turn: Row) -> str | None:
+    """Say where a category is none that questions can be checked by; free text may have any."""
+    if is_text(turn) or turn["category"] is None or turn["category"] in UNIT_OF:
+        return None
+    return f"category {turn['category']!r} is unknown, and the unit is {turn['unit']}, not text"
 
 
 def unit_problem(turn: Row) -> str | None:
     """Say where a turn's unit is not its category's."""
-    if turn["category"] not in GROUP_OF:
-        return None  # another rule speaks of it
-    unit = facts.unit_of(turn["category"])
+    unit = UNIT_OF.get(turn["category"])
+    if unit is None or is_text(turn):
+        return None  # another rule speaks of the category
     return None if unit == turn["unit"] else f"unit {turn['unit']}, {turn['category']} has {unit}"
 
 
 def value_problem(turn: Row) -> str | None:
-    """Say where a value is none of its unit: lengths finite, not negative, hours 1 to 12, truths 0 or 1."""
+    """Say where a value is none of its unit.
+
+    Lengths and ratios are finite and not negative, hours 1 to 12, truths 0 or 1, counts, regions and orders whole
+    numbers, regions those of the turn; free text has no value.
+    """
     value, unit = turn["value"], turn["unit"]
+    if is_text(turn):
+        return None if value is None else f"value {value:g}, free text has none"
     if value is None or not math.isfinite(value):
         return f"value {value} is not a finite number"
+    whole = value >= 0 and value == int(value)
     fits = {
         "metres": 0 <= value <= 1000,
-        "clock_hours": 1 <= value <= 12 and value == int(value),
+        "clock_hours": 1 <= value <= 12 and whole,
         "truth": value in (0.0, 1.0),
+        "ratio": value > 0,
+        "count": whole,
+        "region": whole and value < len(turn["regions"] or []),
+        "order": whole,
     }
     return None if fits.get(unit, True) else f"value {value:g} is out of range for {unit}"
+
+
+def sigma_problem(*values: float | None) -> str | None:
+    """Say where a standard deviation (or a chance) is not a finite number of at least 0; None is not estimated."""
+    wrong = [v for v in values if v is not None and not (math.isfinite(v) and v >= 0)]
+    return f"{wrong[0]} is no standard deviation" if wrong else None
 
 
 def regions_problem(turn: Row, known: Collection[int]) -> str | None:
@@ -200,9 +229,17 @@ def regions_problem(turn: Row, known: Collection[int]) -> str | None:
 
 
 def region_count_problem(turn: Row) -> str | None:
-    """Say where a turn has another number of (distinct) regions than its category is about."""
-    regions, wanted = list(turn["regions"] or []), expected_regions(turn["category"])
-    if len(regions) == wanted == len(set(regions)):
+    """Say where a turn has another number of (distinct) regions than its category is about.
+
+    Categories beyond the benchmark's are about any number, at least one; free text may be about none.
+    """
+    regions = list(turn["regions"] or [])
+    if len(regions) != len(set(regions)):
+        return f"regions {regions}, different ones were expected"
+    if is_text(turn) or (turn["category"] not in GROUP_OF and regions):
+        return None
+    wanted = expected_regions(turn["category"])
+    if len(regions) == wanted:
         return None
     return f"regions {regions}, {turn['category']} is about {wanted} different ones"
 
@@ -211,7 +248,8 @@ def mentions_problem(turn: Row) -> str | None:
     """Say where a question does not name each of the turn's regions, or an answer names another."""
     count = len(turn["regions"] or [])
     asked = {int(k) for k in _MENTION.findall(turn["question"] or "")}
-    if asked != set(range(count)):
+    # free text may leave one to its answer
+    if asked != set(range(count)) and not (is_text(turn) and asked <= set(range(count))):
         return f"the question names regions {sorted(asked)}, the turn has 0 to {count - 1}"
     beyond = [k for k in map(int, _NAMED.findall(turn["answer"] or "")) if k >= count]
     return f"the answer names Region [{beyond[0]}], the turn has 0 to {count - 1}" if beyond else None
@@ -220,7 +258,7 @@ def mentions_problem(turn: Row) -> str | None:
 def answer_problem(turn: Row) -> str | None:
     """Say where an answer, read back from its text, is not its value, within the rounding of the text."""
     answer, value, category = turn["answer"], turn["value"], turn["category"]
-    if category not in GROUP_OF or value is None:
+    if category not in UNIT_OF or value is None or is_text(turn):
         return None  # other rules speak of these
     said = read_value(answer or "", category)
     if said is None:
@@ -232,7 +270,9 @@ def answer_problem(turn: Row) -> str | None:
 
 def answer_tolerance(answer: str, category: str) -> float:
     """Return how far a text may be from its value: half a step of two decimals in the text's unit."""
-    if not category.endswith("_data"):
+    if UNIT_OF[category] == "ratio":
+        return 0.005 + 1e-9
+    if UNIT_OF[category] != "metres":
         return 1e-9
     unit = _UNITS.search(answer)
     step = 0.01 * (METRES_PER[unit[0]] if unit else 1.0)

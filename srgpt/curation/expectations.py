@@ -1,28 +1,24 @@
-"""Run the rules with Great Expectations: one suite per frame, one checkpoint, Data Docs by its action."""
+"""Run the rules with Great Expectations: one suite and checkpoint per frame, then Data Docs of them all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import great_expectations as gx
-import pandas as pd
-from great_expectations.checkpoint import UpdateDataDocsAction
 from great_expectations.core.run_identifier import RunIdentifier
 from great_expectations.data_context.types.base import ProgressBarsConfig
 
-from srgpt.curation.frames import KEYS
-from srgpt.curation.rules import Rule
+from srgpt.curation.rules import Rule, Severity
+from srgpt.curation.store import KEYS, Store
 from srgpt.errors import SrgptError
 
 EXAMPLES = 20
 """Offending rows kept per rule."""
 
 _SITE = "srgpt"
-_PLACE = "place"
 
 
 @dataclass(frozen=True)
@@ -32,6 +28,7 @@ class Outcome:
     rule: str
     table: str
     demands: str
+    severity: Severity
     passed: bool
     checked: int
     failed: int
@@ -43,40 +40,32 @@ class Outcome:
 
 
 def run(
-    frames: Mapping[str, pd.DataFrame], judged: tuple[Rule, ...], *, dataset: str, work: Path, docs: Path
+    store: Store, judged: tuple[Rule, ...], *, dataset: str, work: Path, docs: Path
 ) -> tuple[Outcome, ...]:
-    """Judge the frames in one checkpoint, which renders Data Docs into ``docs``; outcomes in rule order.
+    """Judge the frames and render Data Docs into ``docs``; return the outcomes in rule order.
 
-    The Great Expectations project, with the frames as Parquet files, is made in ``work``. Frames without rows
-    are passed over: nothing in them can be wrong.
+    The Great Expectations project is made in ``work``; it reads the store's file. Frames without rows are passed
+    over: nothing in them can be wrong.
     """
-    named = {name: _with_place(name, frames[name]) for name in dict.fromkeys(r.frame for r in judged)}
+    filled = {name for name in dict.fromkeys(r.frame for r in judged) if store.count(name)}
     context = _context(work, docs)
-    source = context.data_sources.add_pandas("tables")
+    source = context.data_sources.add_sqlite("tables", connection_string=f"sqlite:///{store.path}")
     definitions = []
-    for name, frame in named.items():
-        if frame.empty:
+    for name in KEYS:
+        if name not in filled:
             continue
-        path = work / f"{name}.parquet"
-        frame.to_parquet(path)
-        batch = source.add_parquet_asset(name, path=path).add_batch_definition_whole_dataframe("all rows")
+        asset = source.add_table_asset(name, table_name=name)
+        batch = asset.add_batch_definition_whole_table("all rows")
         suite = gx.ExpectationSuite(
             name, expectations=[rule.build() for rule in judged if rule.frame == name]
         )
         definition = gx.ValidationDefinition(data=batch, suite=context.suites.add(suite), name=name)
         definitions.append(context.validation_definitions.add(definition))
-    results = _run_checkpoint(context, definitions, dataset)
-    return tuple(_outcome(rule, named[rule.frame], results.get(rule.name)) for rule in judged)
-
-
-def _with_place(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Add the column that says in words where a row is; Great Expectations shows it beside what it found."""
-    if frame.empty:
-        return frame
-    keys = KEYS[name]
-    columns = zip(*(frame[key] for key in keys), strict=True)
-    words = [", ".join(f"{key} {value}" for key, value in zip(keys, row, strict=True)) for row in columns]
-    return frame.assign(**{_PLACE: words})
+    results: dict[str, Any] = {}
+    for definition in definitions:
+        results |= _run_checkpoint(context, definition, dataset)
+    render(context)
+    return tuple(_outcome(rule, rule.frame in filled, results.get(rule.name)) for rule in judged)
 
 
 def _context(work: Path, docs: Path) -> Any:
@@ -96,14 +85,20 @@ def _context(work: Path, docs: Path) -> Any:
     return context
 
 
-def _run_checkpoint(context: Any, definitions: list[Any], dataset: str) -> dict[str, Any]:
+def render(context: Any) -> None:
+    """Render the results of all checkpoints as Data Docs, which takes longer than to judge."""
+    context.build_data_docs(site_names=[_SITE])
+
+
+def _run_checkpoint(context: Any, definition: Any, dataset: str) -> dict[str, Any]:
+    """Run one frame's suite: each has its own columns by which it names a row."""
     checkpoint = gx.Checkpoint(
-        name="validate",
-        validation_definitions=definitions,
-        actions=[UpdateDataDocsAction(name="data_docs", site_names=[_SITE])],
+        name=definition.name,
+        validation_definitions=[definition],
+        actions=[],
         result_format={
             "result_format": "SUMMARY",
-            "unexpected_index_column_names": [_PLACE],
+            "unexpected_index_column_names": list(KEYS[definition.name]),
             "partial_unexpected_count": EXAMPLES,
         },
     )
@@ -111,25 +106,25 @@ def _run_checkpoint(context: Any, definitions: list[Any], dataset: str) -> dict[
     return {r.expectation_config.meta["rule"]: r for v in done.run_results.values() for r in v.results}
 
 
-def _outcome(rule: Rule, frame: pd.DataFrame, result: Any) -> Outcome:
-    if frame.empty:
-        return Outcome(rule.name, rule.frame, rule.demands, True, 0, 0)
+def _outcome(rule: Rule, filled: bool, result: Any) -> Outcome:
+    about = (rule.name, rule.frame, rule.demands, rule.severity)
+    if not filled:
+        return Outcome(*about, True, 0, 0)
     if result is None or "unexpected_count" not in result.result:
         detail = "no result" if result is None else str(result.exception_info)[-500:]
         raise SrgptError(
             f"rule {rule.name}: Great Expectations could not judge {rule.frame}.{rule.column}: {detail}"
         )
     found = result.result
-    examples = tuple(_example(rule, frame, row) for row in found.get("partial_unexpected_index_list") or [])
-    checked = found["element_count"] - found.get("missing_count", 0)
+    examples = tuple(_example(rule, row) for row in found.get("partial_unexpected_index_list") or [])
+    checked = found["element_count"] - (found.get("missing_count") or 0)
     failed = found["unexpected_count"]
-    return Outcome(rule.name, rule.frame, rule.demands, bool(result.success), checked, failed, examples)
+    return Outcome(*about, bool(result.success), checked, failed, examples)
 
 
-def _example(rule: Rule, frame: pd.DataFrame, row: dict[str, Any]) -> dict[str, Any]:
+def _example(rule: Rule, row: dict[str, Any]) -> dict[str, Any]:
     """Return the keys of one offender, and what was found there."""
-    place = frame.loc[frame[_PLACE] == row[_PLACE]].iloc[0]
-    keys = {key: plain(place[key]) for key in KEYS[rule.frame]}
+    keys = {key: plain(row[key]) for key in KEYS[rule.frame]}
     return (
         keys if rule.column not in row or rule.column in keys else {**keys, "found": plain(row[rule.column])}
     )

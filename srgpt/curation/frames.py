@@ -1,66 +1,62 @@
-"""Flatten the tables of the chain into pandas frames, one row per thing that a rule can judge.
+"""Flatten the tables of the chain into frames, one row per thing that a rule can judge, shard by shard.
 
 Pixels never enter a frame. Each picture, depth map and mask is decoded once, in passing, and leaves a few
-figures and a *problem*: None, or a sentence that says what is wrong with it. The first columns of every frame
-say where its row came from (``KEYS``), so that a broken rule can name file and row.
+figures and a *problem*: None, or a sentence that says what is wrong with it. Every stage keeps the names of the
+shards that it reads, so what belongs together is in shards of one name, and only these are in memory at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
-
 from srgpt import storage
 from srgpt.curation import checks
-
-KEYS = {
-    "scenes": ("file", "row", "scene_id"),
-    "regions": ("file", "row", "scene_id", "region"),
-    "graphs": ("file", "row", "scene_id"),
-    "nodes": ("file", "row", "scene_id", "region"),
-    "conversations": ("file", "row", "scene_id", "conversation_id"),
-    "asked_regions": ("file", "row", "scene_id", "conversation_id", "region"),
-    "turns": ("file", "row", "scene_id", "conversation_id", "turn"),
-    "tables": ("table",),
-    "balance": ("category",),
-    "quality": ("fact",),
-}
-"""Frame -> the columns that identify one of its rows. ``file`` is ``ROLE/SHARD``."""
+from srgpt.curation.store import Store
 
 Row = dict[str, Any]
 
-_MASKS_KEPT = 200_000
+TABLES = {"scenes": "scenes", "perceived": "scenes", "graphs": "graphs", "conversations": "conversations"}
+"""Role of a table in the chain, upstream first -> the table's kind."""
+
+_MASKS_KEPT = 50_000
 _THREADS = 4
 _CHUNK = 32
 
 
 @dataclass
-class Frames:
-    """Rows collected so far, by frame, and what the tables downstream need to know of those upstream."""
+class Part:
+    """What shards of one name hold: the rows of each table that the chain has, as they are stored.
 
-    rows: dict[str, list[Row]] = field(default_factory=dict)
-    scenes: dict[str, Row] = field(default_factory=dict)
-    """Scene id -> size, gravity and region ids in the perceived table."""
-    graphs: dict[str, Row] = field(default_factory=dict)
-    """Scene id -> the graph's row."""
+    ``scenes`` are the perceived ones, or the ingested ones where nothing was perceived.
+    """
+
+    scenes: list[Row] = field(default_factory=list)
+    graphs: list[Row] = field(default_factory=list)
+    conversations: list[Row] = field(default_factory=list)
+
+
+@dataclass
+class Frames:
+    """Fills the frames of a dataset, and knows of the shards at hand what tables downstream refer to."""
+
+    store: Store
+    roles: frozenset[str] = frozenset(TABLES)
+    """The tables that the chain has: what a table lacks that is not there at all is nobody's fault."""
+    check_facts: bool = True
+    """Whether values are facts of the graphs' boxes (and not SpatialRGPT's own definitions, by points)."""
     synthetic: bool = True
     """Whether every picture was generated."""
     truths: set[str] = field(default_factory=set)
     """Where the conversations' facts came from."""
+    scenes: dict[str, Row] = field(default_factory=dict)
+    """Scene id -> size, gravity and region ids in the shard of perceived scenes."""
+    graphs: dict[str, Row] = field(default_factory=dict)
+    """Scene id -> the graph's row in the shard of graphs."""
     masks: dict[Any, tuple[str | None, int]] = field(default_factory=dict)
     """Masks checked already: one mask passes through four tables."""
-
-    def add(self, frame: str, row: Row) -> None:
-        """Append one row to a frame."""
-        self.rows.setdefault(frame, []).append(row)
-
-    def frame(self, name: str) -> pd.DataFrame:
-        """Return one frame."""
-        return pd.DataFrame(self.rows.get(name, []))
 
     def mask(self, rle: Row | None, width: int, height: int) -> Row:
         """Return the columns that describe one mask."""
@@ -75,48 +71,62 @@ class Frames:
         return {"mask_problem": problem, "mask_pixels": pixels}
 
 
-def collect(urls: dict[str, str], advance: Callable[..., None]) -> Frames:
-    """Flatten the tables at ``urls`` (scenes, perceived, graphs, conversations); raises InputError on broken
-    files.
+def collect(frames: Frames, urls: Mapping[str, str], advance: Callable[..., None]) -> Iterator[Part]:
+    """Fill the frames from the tables at ``urls`` (by role) and yield what each group of shards holds.
 
-    ``advance`` is called once per shard.
+    ``advance`` is called once per shard. Raises :class:`InputError` where a file is not what its manifest says.
     """
-    frames = Frames()
-    add_scenes(frames, urls["scenes"], "scenes", advance)
-    add_scenes(frames, urls["perceived"], "perceived", advance)
-    add_graphs(frames, urls["graphs"], advance)
-    add_conversations(frames, urls["conversations"], advance)
-    return frames
+    shards = {
+        role: {shard.name: shard for shard in storage.read_manifest(url, TABLES[role]).shards}
+        for role, url in urls.items()
+    }
+    upstream = "perceived" if "perceived" in urls else "scenes"
+    for name in sorted({name for known in shards.values() for name in known}):
+        frames.scenes, frames.graphs = {}, {}
+        part = Part()
+        for role, kind in TABLES.items():
+            if role not in urls or name not in shards[role]:
+                continue
+            rows = storage.read_shard(urls[role], shards[role][name], kind).to_pylist()
+            file = f"{role}/{name}"
+            if kind == "scenes":
+                add_scenes(frames, rows, role, file, known=role == upstream)
+                if role == upstream:
+                    part.scenes = rows
+            elif kind == "graphs":
+                add_graphs(frames, rows, file)
+                part.graphs = rows
+            else:
+                add_conversations(frames, rows, file)
+                part.conversations = rows
+            advance(1, role)
+        yield part
 
 
 # Scenes -----------------------------------------------------------------------------------------------------
 
 
-def add_scenes(frames: Frames, url: str, role: str, advance: Callable[..., None]) -> None:
-    """Add the ``scenes`` and ``regions`` rows of a scenes table; ``role`` is ``scenes`` or ``perceived``."""
+def add_scenes(frames: Frames, rows: list[Row], role: str, file: str, *, known: bool) -> None:
+    """Add the ``scenes`` and ``regions`` rows of a shard; ``known``: tables downstream refer to these scenes."""
     with ThreadPoolExecutor(_THREADS) as pool:  # decoding PNG and JPEG releases the interpreter
-        for shard in storage.read_manifest(url, "scenes").shards:
-            rows = storage.read_shard(url, shard, "scenes").to_pylist()
-            parts = pool.map(_pixel_columns, (rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)))
-            pixels = [columns for part in parts for columns in part]
-            for index, row in enumerate(rows):
-                place = {
-                    "file": f"{role}/{shard.name}",
-                    "row": index,
-                    "scene_id": row["scene_id"],
-                    "table": role,
-                }
-                frames.add("scenes", {**place, **_scene_columns(row), **pixels[index]})
-                for region in row["regions"] or []:
-                    frames.add("regions", {**place, **_region_columns(frames, region, row)})
-                frames.synthetic &= str(row["uri"]).startswith("procedural://")
-                if role == "perceived":
-                    frames.scenes[row["scene_id"]] = {
-                        "size": (row["width"], row["height"]),
-                        "gravity": row["gravity"],
-                        "regions": {r["id"] for r in row["regions"] or []},
-                    }
-            advance(1, role)
+        parts = pool.map(_pixel_columns, (rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)))
+        pixels = [columns for part in parts for columns in part]
+    for index, row in enumerate(rows):
+        place = {"file": file, "row": index, "scene_id": row["scene_id"]}
+        key = f"{role}/{row['scene_id']}"
+        frames.store.add(
+            "scenes", {**place, "table": role, "key": key, **_scene_columns(row), **pixels[index]}
+        )
+        for region in row["regions"] or []:
+            columns = _region_columns(frames, region, row)
+            frames.store.add("regions", {**place, "key": f"{key}/{region['id']}", **columns})
+        frames.synthetic &= str(row["uri"]).startswith("procedural://")
+        if known:
+            frames.scenes[row["scene_id"]] = {
+                "size": (row["width"], row["height"]),
+                "gravity": row["gravity"],
+                "regions": {r["id"] for r in row["regions"] or []},
+            }
 
 
 def _pixel_columns(rows: list[Row]) -> list[Row]:
@@ -132,9 +142,6 @@ def _pixel_columns(rows: list[Row]) -> list[Row]:
 def _scene_columns(row: Row) -> Row:
     return {
         "dataset": row["dataset"],
-        "width": row["width"],
-        "height": row["height"],
-        "regions": len(row["regions"] or []),
         "intrinsics_problem": checks.intrinsics_problem(row["intrinsics"]),
         "gravity_problem": checks.gravity_problem(row["gravity"]),
         "provenance_problem": checks.provenance_problem(row),
@@ -155,17 +162,16 @@ def _region_columns(frames: Frames, region: Row, scene: Row) -> Row:
 # Graphs -----------------------------------------------------------------------------------------------------
 
 
-def add_graphs(frames: Frames, url: str, advance: Callable[..., None]) -> None:
-    """Add the ``graphs`` and ``nodes`` rows of a graphs table; the perceived scenes must be known already."""
-    for shard in storage.read_manifest(url, "graphs").shards:
-        for index, row in enumerate(storage.read_shard(url, shard, "graphs").to_pylist()):
-            scene = frames.scenes.get(row["scene_id"])
-            place = {"file": f"graphs/{shard.name}", "row": index, "scene_id": row["scene_id"]}
-            frames.add("graphs", {**place, **_graph_columns(row, scene)})
-            for node in row["nodes"] or []:
-                frames.add("nodes", {**place, **_node_columns(frames, node, row, scene)})
-            frames.graphs[row["scene_id"]] = row
-        advance(1, "graphs")
+def add_graphs(frames: Frames, rows: list[Row], file: str) -> None:
+    """Add the ``graphs`` and ``nodes`` rows of a shard; its perceived scenes must be known already."""
+    for index, row in enumerate(rows):
+        scene = frames.scenes.get(row["scene_id"])
+        place = {"file": file, "row": index, "scene_id": row["scene_id"]}
+        frames.store.add("graphs", {**place, **_graph_columns(row, scene)})
+        for node in row["nodes"] or []:
+            key = f"{row['scene_id']}/{node['id']}"
+            frames.store.add("nodes", {**place, "key": key, **_node_columns(frames, node, row, scene)})
+        frames.graphs[row["scene_id"]] = row
 
 
 def _graph_columns(row: Row, scene: Row | None) -> Row:
@@ -175,13 +181,12 @@ def _graph_columns(row: Row, scene: Row | None) -> Row:
         "rotation_problem": checks.rotation_problem(
             row["rotation"], None if scene is None else scene["gravity"]
         ),
-        "nodes": len(row["nodes"] or []),
     }
 
 
 def _scene_problem(row: Row, size: tuple[int, int] | None, upstream: str) -> str | None:
     if size is None:
-        return f"no such scene in the {upstream} table"
+        return f"no such scene in the {upstream} table, in the shard of this name"
     own = (row["width"], row["height"])
     return None if own == size else f"size {own[0]} x {own[1]}, {size[0]} x {size[1]} in the {upstream} table"
 
@@ -203,6 +208,7 @@ def _node_columns(frames: Frames, node: Row, graph: Row, scene: Row | None) -> R
         "dropped_problem": "it has a perceived box and a reason for having none"
         if given and dropped
         else None,
+        "sigma_problem": checks.sigma_problem(*(node["center_sigma"] or ()), *(node["size_sigma"] or ())),
         **{name: node[name] for name in ("mask_points", "kept_points", "depth_coverage", "cluster_share")},
     }
 
@@ -210,47 +216,56 @@ def _node_columns(frames: Frames, node: Row, graph: Row, scene: Row | None) -> R
 # Conversations ----------------------------------------------------------------------------------------------
 
 
-def add_conversations(frames: Frames, url: str, advance: Callable[..., None]) -> None:
-    """Add the ``conversations``, ``asked_regions`` and ``turns`` rows; the graphs must be known already."""
-    for shard in storage.read_manifest(url, "conversations").shards:
-        for index, row in enumerate(storage.read_shard(url, shard, "conversations").to_pylist()):
-            place = {
-                "file": f"conversations/{shard.name}",
-                "row": index,
-                "scene_id": row["scene_id"],
-                "conversation_id": row["conversation_id"],
-            }
-            _add_conversation(frames, row, place)
-        advance(1, "conversations")
+def add_conversations(frames: Frames, rows: list[Row], file: str) -> None:
+    """Add the ``conversations``, ``asked_regions`` and ``turns`` rows of a shard; its graphs must be known."""
+    for index, row in enumerate(rows):
+        place = {
+            "file": file,
+            "row": index,
+            "scene_id": row["scene_id"],
+            "conversation_id": row["conversation_id"],
+        }
+        _add_conversation(frames, row, place)
 
 
 def _add_conversation(frames: Frames, row: Row, place: Row) -> None:
-    frames.truths.add(row["truth"])
     graph = frames.graphs.get(row["scene_id"])
     regions, turns = row["regions"] or [], row["turns"] or []
-    size = None if graph is None else (graph["width"], graph["height"])
-    frames.add(
-        "conversations",
-        {
-            **place,
-            "dataset": row["dataset"],
-            "truth": row["truth"],
-            "scene_problem": _scene_problem(row, size, "graphs"),
-            "regions": len(regions),
-            "turns": len(turns),
-        },
-    )
-    nodes = {} if graph is None else {n["id"]: n for n in graph["nodes"] or []}
+    frames.truths.add(row["truth"])
+    columns = {
+        "dataset": row["dataset"],
+        "truth": row["truth"],
+        "scene_problem": _upstream_problem(frames, row, graph),
+        "turns": len(turns),
+    }
+    frames.store.add("conversations", {**place, **columns})
+    nodes = None
+    if "graphs" in frames.roles:
+        nodes = {n["id"]: n for n in graph["nodes"] or []} if graph else {}
     for region in regions:
-        frames.add("asked_regions", {**place, **_asked_columns(frames, region, row, nodes)})
+        key = f"{row['conversation_id']}/{region['id']}"
+        frames.store.add("asked_regions", {**place, "key": key, **_asked_columns(frames, region, row, nodes)})
     known = {r["id"] for r in regions}
     for number, turn in enumerate(turns):
-        frames.add("turns", {**place, "turn": number, **turn_columns(turn, known, nodes, row["truth"])})
+        facts = nodes if frames.check_facts else None
+        frames.store.add("turns", {**place, "turn": number, **turn_columns(turn, known, facts, row["truth"])})
 
 
-def _asked_columns(frames: Frames, region: Row, row: Row, nodes: dict[int, Row]) -> Row:
-    problem = None if region["id"] in nodes else f"region {region['id']} is not in the scene graph"
-    if problem is None and region["rle"] != nodes[region["id"]]["rle"]:
+def _upstream_problem(frames: Frames, row: Row, graph: Row | None) -> str | None:
+    """Say where a conversation's graph (its scene, where the chain has no graphs) is missing or of another size."""
+    if "graphs" in frames.roles:
+        return _scene_problem(row, (graph["width"], graph["height"]) if graph else None, "graphs")
+    if {"scenes", "perceived"} & frames.roles:
+        scene = frames.scenes.get(row["scene_id"])
+        return _scene_problem(row, scene["size"] if scene else None, "scenes")
+    return None
+
+
+def _asked_columns(frames: Frames, region: Row, row: Row, nodes: Mapping[int, Row] | None) -> Row:
+    problem = None
+    if nodes is not None and region["id"] not in nodes:
+        problem = f"region {region['id']} is not in the scene graph"
+    elif nodes is not None and region["rle"] != nodes[region["id"]]["rle"]:
         problem = f"the mask of region {region['id']} is not the one in the scene graph"
     return {
         "region": region["id"],
@@ -260,18 +275,22 @@ def _asked_columns(frames: Frames, region: Row, row: Row, nodes: dict[int, Row])
     }
 
 
-def turn_columns(turn: Row, known: set[int], nodes: dict[int, Row], truth: str) -> Row:
-    """Describe one turn: what it asks, what it answers, and what is wrong with it."""
+def turn_columns(turn: Row, known: set[int], nodes: Mapping[int, Row] | None, truth: str) -> Row:
+    """Describe one turn: what it asks, what it answers, and what is wrong with it.
+
+    ``nodes`` are those of the scene's graph, by id; None where there is no graph to hold the value against.
+    """
     return {
         "category": turn["category"],
         "question": turn["question"] or None,
         "answer": turn["answer"] or None,
-        "value": turn["value"],
+        "category_problem": checks.category_problem(turn),
         "unit_problem": checks.unit_problem(turn),
         "value_problem": checks.value_problem(turn),
+        "sigma_problem": checks.sigma_problem(turn["sigma"]),
         "regions_problem": checks.regions_problem(turn, known),
         "region_count_problem": checks.region_count_problem(turn),
         "mentions_problem": checks.mentions_problem(turn),
         "answer_problem": checks.answer_problem(turn),
-        "fact_problem": checks.fact_problem(turn, nodes, truth),
+        "fact_problem": None if nodes is None else checks.fact_problem(turn, nodes, truth),
     }

@@ -1,25 +1,26 @@
 """Curation quality: what was perceived against the truth, fact by fact, where a source knows the truth.
 
-Over all objects that have both boxes. A relation is measured on every unordered pair that *ask* would ask
-about (perceived outside its tie margins), for its sign decides the answer; *clear* pairs are outside the
-margins in truth, too, so that a coin's toss between equals does not count as an error. Lengths are measured
-by relative error, each size once per object; directions by hours on the clock over ordered pairs.
+Over all objects that have both boxes. A relation is measured on every unordered pair that *ask* would ask about
+(perceived outside its tie margins, and known well enough), for its sign decides the answer; *clear* pairs are
+outside the margins in truth, too, so that a coin's toss between equals does not count as an error. Lengths are
+measured by relative error, each size once per object; directions by hours on the clock over ordered pairs.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import combinations, islice, permutations
 from typing import Any
 
 import numpy as np
 
 from srgpt.curation import facts
+from srgpt.curation.facts import Spread, Subject
 from srgpt.geometry.directions import hour_difference
 from srgpt.params import AskParams
-from srgpt.records import QUALITATIVE, QUANTITATIVE, Box
+from srgpt.records import QUALITATIVE, QUANTITATIVE, Box, Node
 
 MAX_SCENES = 1000
 """Larger datasets are measured on this many scenes, evenly spread: more would not move the figures."""
@@ -27,76 +28,119 @@ MAX_SCENES = 1000
 MIN_COUNT = 50
 """Facts measured on fewer pairs or objects are shown and not judged."""
 
-Pair = tuple[Box, Box]
-"""The perceived and the true box of one object."""
+_APART = 1e-6
+"""Metres on the ground; from a place to itself there is no direction."""
+
+Pair = tuple[Subject, Box]
+"""What was perceived of one object, with its uncertainty, and its true box."""
+
+
+class Measure:
+    """Compares what was perceived with the truth, graph by graph; ``report`` says what came of it."""
+
+    def __init__(self, params: AskParams) -> None:
+        self._params = params
+        self._labels: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
+        self._errors: dict[str, list[float]] = defaultdict(list)
+        self.scenes = 0
+        self.objects = 0
+
+    def add(self, graph: dict[str, Any]) -> None:
+        """Add the objects of one graph's row."""
+        self.scenes += 1
+        self.compare(_known(graph))
+
+    def compare(self, known: Sequence[Pair]) -> None:
+        """Add the objects of one scene."""
+        self.objects += len(known)
+        for said, true in known:
+            for category, quantity in facts.SINGLE.items():
+                _add_relative(self._errors[category], quantity(said.box), quantity(true))
+        for a, b in combinations(known, 2):
+            self._compare_pair(a, b)
+        for a, b in permutations(known, 2):
+            apart = facts.horizontal_distance(a[1], b[1]) > _APART
+            if apart and facts.is_clear("direction", a[0], b[0], self._params):
+                said_hour, true_hour = facts.direction(a[0].box, b[0].box), facts.direction(a[1], b[1])
+                self._errors["direction"].append(hour_difference(said_hour, true_hour))
+
+    def _compare_pair(self, a: Pair, b: Pair) -> None:
+        params = self._params
+        for group, (category, *_) in QUALITATIVE.items():
+            if facts.is_clear(category, a[0], b[0], params):
+                right = facts.fact(category, a[0].box, b[0].box) == facts.fact(category, a[1], b[1])
+                self._labels[group].append((right, not facts.is_tie(category, a[1], b[1], params)))
+        for category, quantity in facts.PAIRED.items():
+            if category != "direction" and not facts.is_tie(category, a[1], b[1], params):
+                _add_relative(self._errors[category], quantity(a[0].box, b[0].box), quantity(a[1], b[1]))
+
+    def report(self, total: int) -> dict[str, Any]:
+        """Return what was measured, of ``total`` scenes.
+
+        ``available`` (whether there was any truth to measure against), ``note`` (for a person), ``objects``,
+        ``labels`` (per relation: count, accuracy, clear_count, clear_accuracy), ``metrics`` (per length: count,
+        median and mean relative error) and ``direction`` (count, mean hours off, share within one hour).
+        """
+        note = (
+            f"Perceived boxes against the true ones, over {self.objects:,} objects that have both, in "
+            f"{self.scenes:,} of {total:,} scenes."
+            if self.objects
+            else "No object has both a perceived and a true box, so the quality of curation cannot be measured."
+        )
+        return {
+            "available": self.objects > 0,
+            "note": note,
+            "objects": self.objects,
+            **self.figures(),
+        }
+
+    def figures(self) -> dict[str, Any]:
+        """Return ``labels``, ``metrics`` and ``direction`` of :meth:`report`."""
+        return {
+            "labels": [_label_row(group, self._labels[group]) for group in QUALITATIVE],
+            "metrics": [
+                _metric_row(f, self._errors[c]) for f, (c,) in QUANTITATIVE.items() if f != "direction"
+            ],
+            "direction": _direction_row(self._errors["direction"]),
+        }
+
+
+def stride(total: int, most: int = MAX_SCENES) -> int:
+    """Return n such that every n-th of ``total`` scenes are at most ``most``, evenly spread."""
+    return math.ceil(total / most) or 1
 
 
 def measure(graphs: Collection[dict[str, Any]], params: AskParams) -> dict[str, Any]:
-    """Measure perception over graph rows.
-
-    Returns ``available`` (whether there was any truth to measure against), ``note`` (for a person),
-    ``objects``, ``labels`` (per relation: count, accuracy, clear_count, clear_accuracy), ``metrics`` (per
-    length: count, median and mean relative error) and ``direction`` (count, mean hours off, share within one
-    hour).
-    """
-    labels: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
-    errors: dict[str, list[float]] = defaultdict(list)
-    objects = 0
-    stride = math.ceil(len(graphs) / MAX_SCENES) or 1
-    for graph in islice(graphs, 0, None, stride):
-        known = _known(graph)
-        objects += len(known)
-        for a in known:
-            for category, quantity in facts.SINGLE.items():
-                _add_relative(errors[category], quantity(a[0]), quantity(a[1]))
-        for a, b in combinations(known, 2):
-            _compare_pair(labels, errors, a, b, params)
-        for a, b in permutations(known, 2):
-            if not facts.is_tie("direction", a[0], b[0], params):
-                said, true = facts.direction(a[0], b[0]), facts.direction(a[1], b[1])
-                errors["direction"].append(hour_difference(said, true))
-    note = (
-        f"Perceived boxes against the true ones, over {objects:,} objects that have both, in "
-        f"{math.ceil(len(graphs) / stride):,} of {len(graphs):,} scenes."
-        if objects
-        else "No object has both a perceived and a true box, so the quality of curation cannot be measured."
-    )
-    return {
-        "available": objects > 0,
-        "note": note,
-        "objects": objects,
-        "labels": [_label_row(group, labels[group]) for group in QUALITATIVE],
-        "metrics": [_metric_row(f, errors[c]) for f, (c,) in QUANTITATIVE.items() if f != "direction"],
-        "direction": _direction_row(errors["direction"]),
-    }
+    """Measure perception over graph rows, all at hand; see :meth:`Measure.report`."""
+    found = Measure(params)
+    for graph in islice(graphs, 0, None, stride(len(graphs), MAX_SCENES)):
+        found.add(graph)
+    return found.report(len(graphs))
 
 
 def _known(graph: dict[str, Any]) -> list[Pair]:
-    nodes = [n for n in graph["nodes"] or [] if n["perceived"] is not None and n["truth"] is not None]
-    pairs = [(Box.from_row(n["perceived"]), Box.from_row(n["truth"])) for n in nodes]
-    # a broken box breaks a rule elsewhere; here it would only turn every mean into NaN
-    return [pair for pair in pairs if all(_whole(box) for box in pair)]
+    pairs = []
+    scale = graph.get("scale_sigma") or 0.0
+    for row in graph["nodes"] or []:
+        if row["perceived"] is None or row["truth"] is None:
+            continue
+        said, true = Box.from_row(row["perceived"]), Box.from_row(row["truth"])
+        # a broken box breaks a rule elsewhere; here it would only turn every mean into NaN
+        if is_whole(said) and is_whole(true):
+            pairs.append((_subject(row, said, scale), true))
+    return pairs
 
 
-def _whole(box: Box) -> bool:
+def _subject(row: dict[str, Any], box: Box, scale: float) -> Subject:
+    node = Node.from_row(row)
+    whole = len(node.center_sigma or ()) == len(node.size_sigma or ()) == 3
+    return Subject(node, box, Spread.of(node, scale) if whole else None)
+
+
+def is_whole(box: Box) -> bool:
+    """Return whether a box is one: finite numbers, positive sizes."""
     numbers = np.concatenate([box.center, box.size])
     return numbers.shape == (6,) and bool(np.isfinite(numbers).all()) and bool((box.size > 0).all())
-
-
-def _compare_pair(
-    labels: dict[str, list[tuple[bool, bool]]],
-    errors: dict[str, list[float]],
-    a: Pair,
-    b: Pair,
-    params: AskParams,
-) -> None:
-    for group, (category, *_) in QUALITATIVE.items():
-        if not facts.is_tie(category, a[0], b[0], params):
-            right = facts.fact(category, a[0], b[0]) == facts.fact(category, a[1], b[1])
-            labels[group].append((right, not facts.is_tie(category, a[1], b[1], params)))
-    for category, quantity in facts.PAIRED.items():
-        if category != "direction" and not facts.is_tie(category, a[1], b[1], params):
-            _add_relative(errors[category], quantity(a[0], b[0]), quantity(a[1], b[1]))
 
 
 def _add_relative(errors: list[float], said: float, true: float) -> None:

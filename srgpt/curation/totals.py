@@ -2,48 +2,73 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
-import numpy as np
+from collections.abc import Mapping
 
 from srgpt import storage
-from srgpt.curation.frames import Frames
-from srgpt.records import CATEGORIES, GROUP_OF, QUALITATIVE
+from srgpt.curation.store import Store
+from srgpt.records import QUALITATIVE, REASONING
+
+BALANCED = (
+    *(category for categories in QUALITATIVE.values() for category in categories),
+    *(c for units in REASONING.values() for c, unit in units.items() if unit == "truth"),
+)
+"""The categories with two answers, of which neither should be the better guess."""
 
 
-def add_tables(frames: Frames, urls: dict[str, str]) -> None:
+def add_tables(store: Store, urls: Mapping[str, str]) -> None:
     """Add one ``tables`` row per table, upstream first: rows, what was set aside, what it was made from.
 
     Set aside are scenes; single objects that a stage dropped from a scene that it kept do not count.
     """
     before: storage.Manifest | None = None
-    kept: set[str] = set()
+    above = ""
     for role, url in urls.items():
         manifest = storage.read_manifest(url)
-        here = _scenes_of(frames, role)
-        lost = len(kept - here) if before else _scenes_rejected(url, here)
-        frames.add(
+        here = scenes_of(store, role)
+        if before is None:
+            lost = scenes_rejected(store, role, url)
+        else:
+            lost = _missing(store, above, role)
+        store.add(
             "tables",
             {
                 "table": role,
                 "rows": manifest.rows,
                 "rejected": lost,
-                "rejected_share": lost / (lost + len(here)) if lost else 0.0,
+                "rejected_share": lost / (lost + here) if lost else 0.0,
                 "lineage_problem": _lineage_problem(manifest, before),
             },
         )
-        before, kept = manifest, here
+        before, above = manifest, role
 
 
-def _scenes_of(frames: Frames, role: str) -> set[str]:
-    rows = frames.rows.get("scenes" if role == "perceived" else role, [])
-    return {row["scene_id"] for row in rows if row.get("table", role) == role}
+def _ids(role: str) -> str:
+    """Return a SELECT of the scene ids of a table."""
+    if role in ("scenes", "perceived"):
+        return f"SELECT scene_id FROM scenes WHERE \"table\" = '{role}'"  # noqa: S608 (our own names)
+    return f"SELECT scene_id FROM {role}"  # noqa: S608
 
 
-def _scenes_rejected(url: str, kept: set[str]) -> int:
-    """Count the scenes that ingest set aside; a slash in an id says that it is of a part: SCENE/ANNOTATION."""
-    ids = {rejected["id"] for rejected in storage.read_rejected(url)}
-    return len({i for i in ids if "/" not in i} - kept)
+def scenes_of(store: Store, role: str) -> int:
+    """Return how many different scenes a table has rows of."""
+    return int(store.query(f"SELECT count(DISTINCT scene_id) FROM ({_ids(role)})")[0][0])  # noqa: S608
+
+
+def _missing(store: Store, before: str, role: str) -> int:
+    """Return how many scenes of the table ``before`` the table ``role`` lacks."""
+    return int(store.query(f"SELECT count(*) FROM ({_ids(before)} EXCEPT {_ids(role)})")[0][0])  # noqa: S608
+
+
+def scenes_rejected(store: Store, role: str, url: str) -> int:
+    """Count the scenes that a source set aside; a slash in an id says that it is of a part: SCENE/ANNOTATION."""
+    ids = sorted({rejected["id"] for rejected in storage.read_rejected(url) if "/" not in rejected["id"]})
+    kept = 0
+    for start in range(0, len(ids), 500):
+        some = ids[start : start + 500]
+        marks = ", ".join("?" * len(some))
+        found = f"SELECT count(DISTINCT scene_id) FROM ({_ids(role)}) WHERE scene_id IN ({marks})"  # noqa: S608
+        kept += int(store.query(found, some)[0][0])
+    return len(ids) - kept
 
 
 def _lineage_problem(manifest: storage.Manifest, before: storage.Manifest | None) -> str | None:
@@ -53,17 +78,20 @@ def _lineage_problem(manifest: storage.Manifest, before: storage.Manifest | None
     return f"made from another {before.table} table than the one that is there now; run the chain again"
 
 
-def add_balance(frames: Frames, min_questions: int) -> None:
-    """Add one ``balance`` row per qualitative category; only those with enough questions are judged."""
-    asked: Counter[str] = Counter()
-    positive: Counter[str] = Counter()
-    for turn in frames.rows.get("turns", []):
-        asked[turn["category"]] += 1
-        positive[turn["category"]] += turn["value"] == 1.0
-    for category in CATEGORIES:
-        if GROUP_OF[category] not in QUALITATIVE:
+def add_balance(
+    store: Store, asked: Mapping[str, int], positive: Mapping[str, int], min_questions: int
+) -> None:
+    """Add one ``balance`` row per category with two answers; only those with enough questions are judged.
+
+    ``asked`` counts questions by category, ``positive`` those answered yes, or by the first region.
+    """
+    for category in BALANCED:
+        count = asked.get(category, 0)
+        if not count and category not in _BENCHMARK:
             continue
-        share = positive[category] / asked[category] if asked[category] else np.nan
-        judged = asked[category] >= min_questions
-        row = {"category": category, "questions": asked[category], "yes_share": share}
-        frames.add("balance", {**row, "judged_yes_share": share if judged else np.nan})
+        share = positive.get(category, 0) / count if count else None
+        row = {"category": category, "questions": count, "yes_share": share}
+        store.add("balance", {**row, "judged_yes_share": share if count >= min_questions else None})
+
+
+_BENCHMARK = frozenset(c for categories in QUALITATIVE.values() for c in categories)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from srgpt.curation import checks
 from srgpt.geometry.units import format_length
-from srgpt.records import CATEGORIES, encode_depth, encode_png, encode_rle
+from srgpt.records import CATEGORIES, UNIT_OF, encode_depth, encode_png, encode_rle
 
 
 def _file(values: np.ndarray, kind: str) -> bytes:
@@ -110,7 +110,7 @@ def test_boxes(box: list[float] | None, says: str | None) -> None:
 
 
 def _turn(category: str, answer: str, value: float) -> dict[str, Any]:
-    return {"category": category, "answer": answer, "value": value}
+    return {"category": category, "answer": answer, "value": value, "unit": UNIT_OF[category]}
 
 
 @pytest.mark.parametrize(
@@ -171,3 +171,59 @@ def test_turns_of_any_kind_never_raise(category: str, text: str, value: float, r
         checks.fact_problem(turn, nodes, "cuboids"),
     ):
         assert problem is None or problem
+
+
+@pytest.mark.parametrize(
+    ("category", "answer", "value", "agrees"),
+    [
+        ("camera_distance_data", "It is 9.84 feet away.", 3.0, True),
+        ("camera_distance_data", "It is 9.84 feet away.", 3.1, False),
+        ("tallest", "Region [2] is the tallest of them.", 2.0, True),
+        ("tallest", "Region [2] is the tallest of them.", 1.0, False),
+        ("width_ratio", "The widths are 1.00 meters and 0.50 meters, so 2.00 times.", 2.004, True),
+        ("width_ratio", "The widths are 1.00 meters and 0.50 meters, so 2.00 times.", 2.1, False),
+    ],
+)
+def test_answers_beyond_the_benchmark_are_read_back(
+    category: str, answer: str, value: float, agrees: bool
+) -> None:
+    assert (checks.answer_problem(_turn(category, answer, value)) is None) is agrees
+
+
+def test_free_text_is_checked_for_what_can_be_known_of_it() -> None:
+    turn = {
+        "category": "anything at all",
+        "question": "What is <region0> good for?",
+        "answer": "Region [0] seats two.",
+        "value": None,
+        "unit": "text",
+        "regions": [3],
+    }
+    problems = (
+        checks.category_problem, checks.unit_problem, checks.value_problem, checks.region_count_problem,
+        checks.mentions_problem, checks.answer_problem,
+    )  # fmt: skip
+    assert [problem(turn) for problem in problems] == [None] * len(problems)
+    assert checks.fact_problem(turn, {}, "perceived") is None
+    assert checks.value_problem({**turn, "value": 2.0}) == "value 2, free text has none"
+    assert checks.mentions_problem({**turn, "regions": []}) is not None
+    assert checks.category_problem({**turn, "unit": "metres"}) is not None
+
+
+@pytest.mark.parametrize(
+    ("unit", "value", "fits"),
+    [
+        ("region", 2.0, True), ("region", 3.0, False), ("region", 0.5, False), ("count", 0.0, True),
+        ("count", -1.0, False), ("ratio", 0.0, False), ("ratio", 2.5, True), ("order", 201.0, True),
+    ],
+)  # fmt: skip
+def test_values_beyond_the_benchmark(unit: str, value: float, fits: bool) -> None:
+    turn = {"value": value, "unit": unit, "regions": [4, 5, 6]}
+    assert (checks.value_problem(turn) is None) is fits
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"), [((None,), True), ((0.0, 2.0), True), ((-0.1,), False), ((float("nan"),), False)]
+)
+def test_standard_deviations(values: tuple[float | None, ...], fits: bool) -> None:
+    assert (checks.sigma_problem(*values) is None) is fits

@@ -8,6 +8,7 @@ import pytest
 
 from srgpt.curation import quality
 from srgpt.params import AskParams
+from srgpt.records import Node
 
 ASK = AskParams(tie_margin=0.1, tie_metres=0.05, min_distance=0.05)
 
@@ -19,7 +20,17 @@ def _box(
 
 
 def _graph(*objects: tuple[dict[str, Any] | None, dict[str, Any] | None]) -> dict[str, Any]:
-    return {"nodes": [{"perceived": perceived, "truth": truth} for perceived, truth in objects]}
+    nodes = [
+        {
+            **dict.fromkeys(Node.__dataclass_fields__),
+            "id": number,
+            "bbox": [0.0, 0.0, 1.0, 1.0],
+            "perceived": perceived,
+            "truth": truth,
+        }
+        for number, (perceived, truth) in enumerate(objects)
+    ]
+    return {"nodes": nodes, "scale_sigma": 0.0}
 
 
 def _label(measured: dict[str, Any], fact: str) -> dict[str, Any]:
@@ -139,3 +150,20 @@ def test_large_datasets_are_measured_on_a_part(monkeypatch: pytest.MonkeyPatch) 
     measured = quality.measure([good] * 10, ASK)
     assert measured["objects"] == 4  # every third
     assert "in 4 of 10 scenes" in measured["note"]
+
+
+def test_pairs_that_ask_holds_for_uncertain_are_left_out() -> None:
+    graph = _graph(
+        (_box((0.0, 0.0, 5.0)), _box((0.0, 0.0, 5.0))),
+        (_box((0.2, 0.0, 5.0)), _box((-0.2, 0.0, 5.0))),
+    )
+    assert _label(quality.measure([graph], ASK), "left_right")["count"] == 1
+    for node in graph["nodes"]:
+        node.update(center_sigma=[0.3, 0.3, 0.3], size_sigma=[0.1, 0.1, 0.1])
+    assert _label(quality.measure([graph], ASK), "left_right")["count"] == 0
+
+
+def test_true_boxes_in_one_place_have_no_direction() -> None:
+    same = _box((0.0, 0.0, 5.0))
+    measured = quality.measure([_graph((same, same), (_box((0.0, 0.0, 8.0)), same))], ASK)
+    assert measured["direction"]["count"] == 0

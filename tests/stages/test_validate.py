@@ -6,17 +6,17 @@ import copy
 import io
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from great_expectations.checkpoint import UpdateDataDocsAction
 from PIL import Image
 
 from srgpt import storage
-from srgpt.curation import frames, report, totals
+from srgpt.curation import expectations, frames, report, totals
+from srgpt.curation.store import Store
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import ValidateParams, build, load
 from srgpt.records import Rejected, encode_depth, encode_png, encode_rle
@@ -99,6 +99,7 @@ def _scene(scene: str) -> dict[str, Any]:
         "gravity_source": "given",
         "uri": f"procedural://room/{scene}",
         "licence": "Apache-2.0",
+        "tags": [],
         "regions": regions,
     }
 
@@ -175,13 +176,22 @@ def make_chain(folder: Path, poisons: dict[tuple[str, str], Poison] | None = Non
 
 
 def run(source: str, out: Path, *overrides: str) -> dict[str, Any]:
-    return validate.run(load(cwd=out.parent, overrides=overrides), source=source, out=str(out))
+    settings = ["validate.curve_scenes=2", "validate.gallery=4", *overrides]
+    return validate.run(load(cwd=out.parent, overrides=settings), source=source, out=str(out))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_tracking() -> Iterator[None]:
+    """Leave MLflow out, which takes longer than all the rest; the tests of it bring it back."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validate, "_track", lambda *args: None)
+        yield
 
 
 @pytest.fixture
 def plain_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave Data Docs out: rendering them is most of a run."""
-    monkeypatch.setattr(UpdateDataDocsAction, "run", lambda *args, **kwargs: {})
+    monkeypatch.setattr(expectations, "render", lambda context: None)
 
 
 def broken(
@@ -197,7 +207,13 @@ def broken(
 
 
 def failed_rules(summary: dict[str, Any]) -> set[str]:
-    return {rule["rule"] for rule in summary["rules"] if not rule["passed"]}
+    return {
+        rule["rule"] for rule in summary["rules"] if not rule["passed"] and rule["severity"] == "critical"
+    }
+
+
+def warned_rules(summary: dict[str, Any]) -> set[str]:
+    return {rule["rule"] for rule in summary["rules"] if not rule["passed"] and rule["severity"] == "warning"}
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +404,7 @@ def poisoned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder = tmp_path_factory.mktemp("poisoned")
     poisons = {(table, f"s{i}"): poison for i, (table, poison, _) in enumerate(CASES)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(UpdateDataDocsAction, "run", lambda *args, **kwargs: {})
+        patch.setattr(expectations, "render", lambda context: None)
         return broken(folder, poisons, scenes=len(CASES) + len(CASES) % 2)[1]
 
 
@@ -438,9 +454,11 @@ def test_dropped_objects_are_not_rejected_scenes(tmp_path: Path) -> None:
     rejected = [Rejected(name, "truncated", "why") for name in ids]
     storage.write_shard(writer.work, "part-00000.parquet", "scenes", [_scene("s0"), _scene("s1")], rejected)
     writer.commit(["part-00000.parquet"])
-    data = frames.Frames(rows={"scenes": [{"scene_id": f"s{i}", "table": "scenes"} for i in range(2)]})
-    totals.add_tables(data, {"scenes": str(tmp_path / "t")})
-    (row,) = data.rows["tables"]
+    with Store(tmp_path / "frames.db") as store:
+        for part in frames.collect(frames.Frames(store), {"scenes": str(tmp_path / "t")}, lambda *args: None):
+            assert len(part.scenes) == 2
+        totals.add_tables(store, {"scenes": str(tmp_path / "t")})
+        (row,) = store.rows("tables")
     assert (row["rejected"], row["rejected_share"]) == (2, 0.5)
 
 
@@ -500,6 +518,9 @@ def test_thresholds_of_the_whole_dataset(tmp_path: Path) -> None:
     settings = ("validate.min_balance_rows=6", "validate.min_rows=7")
     text, summary = broken(tmp_path, {}, *settings)
     assert failed_rules(summary) == {"answers_balanced", "enough_rows"}
+    assert warned_rules(summary) == {"not_answerable_blind"}, (
+        "an answer that is always the same is known blind"
+    )
     assert "category left_predicate: 1.0" in text
     assert "table conversations: 6" in text
 
