@@ -1,9 +1,12 @@
-"""Measure lift and ask: scenes per second and core, and how much a second process brings.
+"""Measure lift and ask: against SpatialRGPT's steps on one core, and by processes.
 
-    python benchmarks/curation.py [--scenes 400]
+    python benchmarks/curation.py [--compared 12] [--scenes 400]
 
-Procedural scenes of 112 x 112 pixels are made first (not measured), in eight shards. Times are wall clock and
-include starting the worker processes. Ends with one line of JSON.
+First both sides lift the same pictures, 640 x 480 with eight objects whose masks fill a third of it or more, on one
+thread each, in turn, and answer the facts of three pairs: SpatialRGPT's steps, written plainly with open3d
+(``reference/steps.py``; ``pip install -e '.[bench]'``), and ours with ``compat: reference``. Their facts are
+compared, and processor time is, so that other work on the machine does not count. Then smaller scenes
+(112 x 112) go through both stages with one process and with two, by the clock. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -11,18 +14,159 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
+from itertools import combinations
 from pathlib import Path
 
+# before numpy and open3d start their threads
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+
+import numpy as np
+
 from srgpt import storage
-from srgpt.params import Params
+from srgpt.curation.lifting import lift_scene
+from srgpt.curation.questions import ask_scene
+from srgpt.curation.reference import fact
+from srgpt.geometry.camera import canonical_rotation
+from srgpt.params import AskParams, LiftParams, Params, ProceduralParams
 from srgpt.progress import progress_bar
-from srgpt.records import Scene
+from srgpt.records import QUALITATIVE, Region, Scene, encode_depth, encode_png, encode_rle
 from srgpt.sources.procedural.generate import generate
 from srgpt.stages import ask, lift
 
+sys.path.insert(0, str(Path(__file__).parent / "reference"))
+
 SHARDS = 8
+OBJECTS = 8
+WIDTH, HEIGHT = 640, 480
+LEAST_COVER = 1 / 3
+PAIRS = 3
+QUANTITIES = (
+    "width_data",
+    "height_data",
+    "distance_data",
+    "horizontal_distance_data",
+    "vertical_distance_data",
+)
+
+
+# Against the reference --------------------------------------------------------------------------------------
+
+
+def crowded(count: int, seed: int) -> list[Scene]:
+    """Make ``count`` scenes of eight objects, cut to 640 x 480, whose masks fill a third of the picture."""
+    params = ProceduralParams(image_size=WIDTH, min_objects=OBJECTS, max_objects=OBJECTS)
+    found: list[Scene] = []
+    index = 0
+    with progress_bar("pictures", total=count, unit="pictures") as advance:
+        while len(found) < count:
+            made = generate(params, seed, "compared", index)
+            index += 1
+            scene = cut(made) if isinstance(made, Scene) else None
+            if scene is not None:
+                found.append(scene)
+                advance(1)
+    return found
+
+
+def cut(scene: Scene) -> Scene | None:
+    """Cut a square picture to its middle rows; None where not all objects stay, or they are small."""
+    top = (scene.height - HEIGHT) // 2
+    masks = [(region, region.mask()[top : top + HEIGHT]) for region in scene.regions]
+    seen = [(r, m) for r, m in masks if m.sum() >= 100]
+    if len(seen) != OBJECTS or sum(m.mean() for _, m in seen) < LEAST_COVER:
+        return None
+    fx, fy, cx, cy = scene.intrinsics
+    regions = []
+    for region, mask in seen:
+        v, u = np.nonzero(mask)
+        box = tuple(float(x) for x in (u.min(), v.min(), u.max() + 1, v.max() + 1))
+        regions.append(Region(region.id, region.category, region.label, box, encode_rle(mask), "given"))
+    return scene.replace(
+        height=HEIGHT,
+        image=encode_png(scene.rgb()[top : top + HEIGHT]),
+        depth=encode_depth(scene.depth_metres()[top : top + HEIGHT]),
+        intrinsics=(fx, fy, cx, cy - top),
+        regions=tuple(regions),
+    )
+
+
+def lift_by_reference(scene: Scene):
+    """Return region id -> open3d cloud and box."""
+    import steps
+
+    depth = scene.depth_metres().astype(np.float64)
+    points = steps.unproject(depth, scene.intrinsics, canonical_rotation(scene.gravity))
+    lifted = {region.id: steps.lift(points[region.mask() & (depth > 0)]) for region in scene.regions}
+    return {k: found for k, found in lifted.items() if found is not None}
+
+
+def distances_by_reference(lifted) -> dict[tuple[int, int], float]:
+    """Return the distances of three pairs, as its questions need them."""
+    import steps
+
+    pairs = list(combinations(lifted, 2))[:PAIRS]
+    return {(a, b): steps.mean_nearest(lifted[a][0], lifted[b][0]) for a, b in pairs}
+
+
+def compare(count: int) -> dict[str, object]:
+    """Lift and ask on both sides; return processor seconds per scene, their ratio, and how equal the facts are."""
+    params, seed = LiftParams(compat="reference"), 0
+    questions = AskParams(compat="reference")
+    scenes = crowded(count, seed)
+    lift_by_reference(scenes[0]), ask_scene(lift_scene(scenes[0], params), questions, seed)  # imports, caches
+    seconds = {"reference": 0.0, "ours": 0.0, "corrected": 0.0}
+    errors: dict[str, list[float]] = {}
+    same: list[bool] = []
+    with progress_bar("compare", total=count, unit="pictures") as advance:
+        for scene in scenes:
+            start = time.process_time()
+            theirs = lift_by_reference(scene)
+            distances_by_reference(theirs)
+            middle = time.process_time()
+            graph = lift_scene(scene, params)
+            ask_scene(graph, questions, seed)
+            end = time.process_time()
+            ask_scene(lift_scene(scene, LiftParams()), AskParams(), seed)
+            seconds["corrected"] += time.process_time() - end
+            seconds["reference"] += middle - start
+            seconds["ours"] += end - middle
+            add_differences(graph, theirs, errors, same)
+            advance(1)
+    everything = [e for found in errors.values() for e in found]
+    return {
+        "scenes": count,
+        "masks_cover_at_least": round(LEAST_COVER, 2),
+        "cpu_ms_per_scene": {k: round(1000 * s / count, 1) for k, s in seconds.items()},
+        "ratio": round(seconds["reference"] / seconds["ours"], 2),
+        "ratio_corrected": round(seconds["reference"] / seconds["corrected"], 2),
+        "median_difference": {k: round(float(np.median(e)), 5) for k, e in errors.items()},
+        "share_within_1_percent": round(float(np.mean(np.array(everything) <= 0.01)), 3),
+        "same_relations": round(float(np.mean(same)), 4),
+        "objects_missing": sum(1 for e in everything if np.isinf(e)),
+    }
+
+
+def add_differences(graph, theirs, errors, same) -> None:
+    """Compare all facts of all pairs, computed by one definition from both sides' clouds."""
+    clouds = {n.id: np.reshape(n.points, (-1, 3)).astype(np.float64) for n in graph.nodes if n.points}
+    others = {k: np.asarray(cloud.points) for k, (cloud, _) in theirs.items()}
+    for lost in set(clouds) ^ set(others):
+        errors.setdefault("width_data", []).append(np.inf)
+        print(f"object {lost} of {graph.scene_id} was lifted on one side only", file=sys.stderr)
+    for a, b in combinations(sorted(set(clouds) & set(others)), 2):
+        for category in QUANTITIES:
+            true = fact(category, others[a], others[b])
+            errors.setdefault(category, []).append(
+                abs(fact(category, clouds[a], clouds[b]) - true) / max(true, 0.05)
+            )
+        for first, *_ in QUALITATIVE.values():
+            same.append(fact(first, clouds[a], clouds[b]) == fact(first, others[a], others[b]))
+
+
+# By processes -----------------------------------------------------------------------------------------------
 
 
 def prepare(folder: Path, count: int, params: Params) -> tuple[str, float]:
@@ -56,25 +200,24 @@ def measure(folder: Path, source: str, workers: int) -> dict[str, float]:
     return {"lift": rows / (lifted - start), "ask": rows / (end - lifted), "both": rows / (end - start)}
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--scenes", type=int, default=400, help="procedural scenes to work on")
-    count = parser.parse_args().scenes
+    parser.add_argument("--compared", type=int, default=12, help="pictures that both sides lift")
+    parser.add_argument("--scenes", type=int, default=400, help="procedural scenes for one and two processes")
+    options = parser.parse_args()
+    compared = compare(options.compared)
     with tempfile.TemporaryDirectory(prefix="srgpt-bench-") as name:
         folder = Path(name)
-        source, regions = prepare(folder, count, Params())
-        start = time.process_time()
-        one = measure(folder, source, 1)
-        used = time.process_time() - start
-        two = measure(folder, source, 2)
+        source, regions = prepare(folder, options.scenes, Params())
+        one, two = (measure(folder, source, workers) for workers in (1, 2))
     figures = {
-        "scenes": count,
+        "compared": compared,
+        "scenes": options.scenes,
         "regions_per_scene": round(regions, 2),
         "cores": len(os.sched_getaffinity(0)),
         "load": round(os.getloadavg()[0], 1),
-        "cpu_ms_per_scene": round(1000 * used / count, 1),
         "scenes_per_second_1_process": {k: round(v, 1) for k, v in one.items()},
         "scenes_per_second_2_processes": {k: round(v, 1) for k, v in two.items()},
         "growth_1_to_2": round(two["both"] / one["both"], 2),
