@@ -73,7 +73,10 @@ class Source:
         fs, path = filesystem(self.url)
         with io_errors(self.url):
             size = int(fs.size(path))
-            ends = fs.cat_file(path, 0, min(size, _MARK)), fs.cat_file(path, max(size - _MARK, 0), size)
+            ends = [
+                fs.cat_file(path, start=start, end=min(start + _MARK, size))
+                for start in (0, max(size - _MARK, 0))
+            ]
         return {
             "format": self.format,
             "bytes": size,

@@ -26,6 +26,8 @@ from srgpt.storage import (
     write_json,
 )
 
+FORMATS = ("osd", "huggingface")
+
 PUBLICATION = "publication.json"
 
 Pair = tuple[Conversation, Scene | None]
@@ -113,15 +115,14 @@ def run(source: str, out: str, form: str, *, images: bool = True, licence: str =
     ``form`` is ``osd`` or ``huggingface``. What the format cannot say is set aside in ``rejected.jsonl``. Raises
     :class:`InputError` where there is nothing to publish, or no pictures although ``images`` asks for them.
     """
-    writers = _writers()
-    if form not in writers:
-        raise InputError(f"{form!r} is not a format that is written; allowed: {', '.join(writers)}")
+    if form not in FORMATS:
+        raise InputError(f"{form!r} is not a format that is written; allowed: {', '.join(FORMATS)}")
     manifest = read_manifest(source, "conversations")
     scenes = scenes_of(source) if images else None
     reads = [url for url in (source, scenes) if url is not None]
     with staged_folder(out, reads=reads) as folder:
         publication = Publication(manifest, source, scenes, folder, licence)
-        writers[form](publication)
+        _writer(form)(publication)
         if not publication.rows:
             raise InputError(f"{source}: not one of {manifest.rows} conversations can be published as {form}")
         if publication.rejected:
@@ -132,7 +133,7 @@ def run(source: str, out: str, form: str, *, images: bool = True, licence: str =
     return record
 
 
-def _writers() -> dict[str, Callable[[Publication], None]]:
+def _writer(form: str) -> Callable[[Publication], None]:
     from srgpt.exchange import huggingface, osd_folder
 
-    return {"osd": osd_folder.write, "huggingface": huggingface.write}
+    return {"osd": osd_folder.write, "huggingface": huggingface.write}[form]

@@ -105,31 +105,31 @@ def input_url(url: str, role: str) -> str:
     return resolve_url(manifest.inputs[role]["url"], url)
 
 
-def trace(url: str, *stages: str) -> str:
-    """Follow the inputs of the table at ``url`` upstream to the table that one of ``stages`` wrote; return its URL.
+def trace(url: str, stage: str) -> str:
+    """Follow the inputs of the table at ``url`` upstream to the table that ``stage`` wrote; return its URL.
 
     Raises :class:`InputError` where there is none, or where manifests name each other in a circle.
     """
-    current, stage = url, " or ".join(map(repr, stages))
+    current = url
     seen: set[tuple[str, ...]] = set()
     while True:
         manifest = read_manifest(current)
         if location(current) in seen:
             raise InputError(
                 f"{join(current, MANIFEST)}: names itself among its own inputs, so no table written by "
-                f"{stage} can be found. It was changed by hand; run `srgpt {manifest.stage}` again."
+                f"{stage!r} can be found. It was changed by hand; run `srgpt {manifest.stage}` again."
             )
         seen.add(location(current))
-        if manifest.stage in stages:
+        if manifest.stage == stage:
             return current
         if not manifest.inputs:
-            raise InputError(f"{url}: no table written by {stage} among its inputs (ended at {current})")
+            raise InputError(f"{url}: no table written by {stage!r} among its inputs (ended at {current})")
         current = input_url(current, next(iter(manifest.inputs)))
 
 
 def scenes_of(url: str) -> str:
     """Return the URL of the scenes that the conversations at ``url`` are about: perceived, or imported with them."""
-    return trace(url, "perceive", "import")
+    return input_url(url, "scenes") if read_manifest(url).stage == "import" else trace(url, "perceive")
 
 
 # Reading ------------------------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def osd_row(number: int, turns: int = 3) -> dict[str, Any]:
             answer = "Yes, Region [0] is." if lefts[first] == 2 else "No, Region [1] is further left."
         said.append({"from": "human", "value": question if turn else f"<image>\n{question}"})
         said.append({"from": "gpt", "value": answer})
-        rle += [regions[k][0] for k in asked]
+        rle += [dict(regions[k][0]) for k in asked]
         bbox += [regions[k][1] for k in asked]
     return {"filename": f"{number:016x}", "conversations": said, "rle": rle, "bbox": bbox}
 
