@@ -55,7 +55,7 @@ def rephrase(
     return [
         replace(c, turns=tuple(rewritten.get((i, k), turn) for k, turn in enumerate(c.turns)))
         for i, c in enumerate(conversations)
-    ], counts
+    ], +counts  # none that are 0
 
 
 def statistics(counts: Mapping[str, int], params: RephraseParams) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -21,10 +21,14 @@ _ROWS_AT_ONCE = 16
 
 
 class Mapped(NamedTuple):
-    """What a transform makes of a shard: the rows to write, and what was set aside."""
+    """What a transform makes of a shard: the rows to write, what was set aside, and counts that rows do not tell.
+
+    Counts add up over shards (:meth:`TableWriter.counts`); they may differ from run to run, rows may not.
+    """
 
     rows: list[Row]
     rejected: list[Rejected]
+    counts: Mapping[str, int] | None = None
 
 
 Transform = Callable[[Iterator[Any]], Mapped]
@@ -132,7 +136,7 @@ class Job:
         mapped = self.transform(_taken(order, quarantined, on_mark))
         rejected = [*mapped.rejected, *quarantined]
         if order.only is None:
-            write_shard(self.work, order.task.name, self.table, mapped.rows, rejected)
+            write_shard(self.work, order.task.name, self.table, mapped.rows, rejected, mapped.counts)
         return Done(order.task.size, Counter(r.reason for r in rejected))
 
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from srgpt import storage
+from srgpt.curation import rephrasing
 from srgpt.curation.questions import Balance, ask_scene
 from srgpt.engine import Mapped, Row, map_table, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import AskParams, Params
-from srgpt.records import CATEGORIES, Rejected, SceneGraph
+from srgpt.records import CATEGORIES, Conversation, Rejected, SceneGraph
 
 
 def run(params: Params, *, source: str, out: str) -> storage.Manifest:
@@ -26,7 +27,7 @@ def run(params: Params, *, source: str, out: str) -> storage.Manifest:
     graphs = storage.read_manifest(source, "graphs")
     writer = storage.TableWriter(
         out, "conversations", stage="ask", dataset=graphs.dataset,
-        params={"ask": params.ask.model_dump(mode="json"), "seed": params.seed}, inputs={"graphs": source},
+        params={"ask": params.ask.recorded(), "seed": params.seed}, inputs={"graphs": source},
     )  # fmt: skip
     tasks = table_tasks(source, "graphs", graphs.shards)
     names = map_table(partial(_ask, params.ask, params.seed), tasks, writer, params.engine)
@@ -36,11 +37,13 @@ def run(params: Params, *, source: str, out: str) -> storage.Manifest:
             f"{source}: not one question can be asked of its {graphs.rows} scenes with ask.truth = "
             f"{params.ask.truth}. cuboids needs ground-truth boxes, perceived needs depth and masks."
         )
+    if params.ask.rephrase is not None:
+        statistics["rephrase"] = rephrasing.statistics(writer.counts(names), params.ask.rephrase)
     return writer.commit(names, statistics)
 
 
 def _ask(params: AskParams, seed: int, graphs: Iterator[Row]) -> Mapped:
-    conversations: list[Row] = []
+    conversations: list[Conversation] = []
     rejected: list[Rejected] = []
     balance = Balance()
     for row in graphs:
@@ -48,8 +51,11 @@ def _ask(params: AskParams, seed: int, graphs: Iterator[Row]) -> Mapped:
         if isinstance(found, Rejected):
             rejected.append(found)
         else:
-            conversations += [conversation.to_row() for conversation in found]
-    return Mapped(conversations, rejected)
+            conversations += found
+    counts = Counter[str]()
+    if params.rephrase is not None:
+        conversations, counts = rephrasing.rephrase(conversations, params.rephrase, seed)
+    return Mapped([conversation.to_row() for conversation in conversations], rejected, counts)
 
 
 def _statistics(tables: Iterable[pa.Table]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -35,9 +35,17 @@ _STATE = "state.json"
 
 
 def write_shard(
-    work: str, name: str, table: str, rows: Sequence[dict[str, Any]], rejected: Sequence[Rejected] = ()
+    work: str,
+    name: str,
+    table: str,
+    rows: Sequence[dict[str, Any]],
+    rejected: Sequence[Rejected] = (),
+    counts: Mapping[str, int] | None = None,
 ) -> Shard:
-    """Write one shard into the work folder, then its done-marker. Runs in any process."""
+    """Write one shard into the work folder, then its done-marker. Runs in any process.
+
+    ``counts`` are figures of how the shard was made that its rows do not tell; see :meth:`TableWriter.counts`.
+    """
     try:
         arrow = pa.Table.from_pylist(list(rows), schema=SCHEMAS[table])
     except (pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
@@ -47,12 +55,13 @@ def write_shard(
     data = sink.getvalue().to_pybytes()
     shard = Shard(name, len(rows), len(data), digest(data))
     write_bytes(join(work, name), data)
-    _write_marker(work, shard, [asdict(r) for r in rejected])
+    _write_marker(work, shard, [asdict(r) for r in rejected], counts or {})
     return shard
 
 
-def _write_marker(work: str, shard: Shard, rejected: list[dict[str, str]]) -> None:
-    write_json(join(work, f"{shard.name}.done"), {"shard": asdict(shard), "rejected": rejected})
+def _write_marker(work: str, shard: Shard, rejected: list[dict[str, str]], counts: Mapping[str, int]) -> None:
+    marker = {"shard": asdict(shard), "rejected": rejected, "counts": dict(counts)}
+    write_json(join(work, f"{shard.name}.done"), marker)
 
 
 class TableWriter:
@@ -114,10 +123,10 @@ class TableWriter:
         own = (manifest.table, manifest.stage, manifest.dataset, manifest.params, inputs)
         if digest([*own, manifest.code_version, manifest.schema_version]) != self._identity():
             return False
-        rejected = read_rejected(self.work)
+        rejected, counts = read_rejected(self.work), manifest.statistics.get("counts", {})
         for shard in manifest.shards:
-            _write_marker(self.work, shard, rejected)
-            rejected = []
+            _write_marker(self.work, shard, rejected, counts)
+            rejected, counts = [], {}
         remove(path)
         return True
 
@@ -135,12 +144,21 @@ class TableWriter:
             shard = Shard(**read_json(join(self.work, f"{name}.done"))["shard"])
             yield read_shard(self.work, shard, self.table, columns)
 
+    def counts(self, names: Sequence[str]) -> Counter[str]:
+        """Add up what the finished shards ``names`` counted while they were made, in this run or before."""
+        total: Counter[str] = Counter()
+        for name in names:
+            total.update(read_json(join(self.work, f"{name}.done")).get("counts", {}))
+        return total
+
     def commit(self, names: Sequence[str], statistics: dict[str, Any] | None = None) -> Manifest:
         """Publish the shards ``names`` as the table: the old one goes, the new one comes, its manifest last.
 
         Whatever else lies in the work folder stays out of the table. Killed on the way, the next run finds
-        either the markers or the manifest, and publishes the same table.
+        either the markers or the manifest, and publishes the same table. ``statistics`` gain the shards'
+        ``counts``, where there are any.
         """
+        counts = self.counts(names)
         markers = [read_json(join(self.work, f"{n}.done")) for n in names]
         rejected = [r for m in markers for r in m["rejected"]]
         manifest = Manifest(
@@ -151,7 +169,7 @@ class TableWriter:
             self.params,
             {**self.inputs, **_named(self._beside, self.out)},
             dict(sorted(Counter(r["reason"] for r in rejected).items())),
-            statistics or {},
+            {**(statistics or {}), **({"counts": dict(sorted(counts.items()))} if counts else {})},
         )
         kept = {*names, MANIFEST}
         if rejected:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from srgpt import storage
 from srgpt.curation.checks import answer_problem, mentions_problem
 from srgpt.curation.completions import Completion
 from srgpt.curation.questions import ask_scene
 from srgpt.curation.rephrasing import prompt, read, rephrase, statistics
 from srgpt.curation.rewrites import Limits
 from srgpt.errors import SrgptError
-from srgpt.params import AskParams, RephraseParams
+from srgpt.params import AskParams, Params, RephraseParams
 from srgpt.records import AskedRegion, Box, Conversation, Node, SceneGraph, Turn
+from srgpt.stages import ask
 from tests.curation import chat_server as bad
 from tests.curation.chat_server import Chat
 from tests.curation.test_completions import KEY, free_port
@@ -133,7 +136,7 @@ def test_a_share_is_drawn_by_name_not_by_place(chat, tmp_path, shard):
     other, _ = rephrase(shard, params(chat, tmp_path, share=0.4), 8)
     assert [a != b for a, b in zip(turns(shard), turns(other), strict=True)] != changed
     assert rephrase(shard, params(chat, tmp_path, share=0.0), 7)[0] == shard
-    assert rephrase([], params(chat, tmp_path), 7) == ([], {"turns": 0, "chosen": 0})
+    assert rephrase([], params(chat, tmp_path), 7) == ([], Counter())
 
 
 def test_equal_wordings_get_several_rewrites_and_not_more(chat, tmp_path):
@@ -338,3 +341,76 @@ def test_finish_reasons_are_looked_at_first(shard):
     turn = turns(shard)[0]
     good = Completion('{"question": "x"}', "length")
     assert read(good, turn, ("question",), Limits()) == "cut-off"
+
+
+# The stage ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def graphs(tmp_path: Path) -> str:
+    url = str(tmp_path / "graphs")
+    writer = storage.TableWriter(url, "graphs", stage="lift", dataset="toy", params={})
+    names = [storage.shard_name(i) for i in range(2)]
+    for i, name in enumerate(names):
+        rows = [graph(k).to_row() for k in range(3 * i, 3 * i + 3)]
+        storage.write_shard(writer.work, name, "graphs", rows)
+    writer.commit(names)
+    return url
+
+
+def all_params(rephrase: RephraseParams, workers: int = 1) -> Params:
+    section = {"turns": 6, "rephrase": rephrase.model_dump()}
+    return Params.model_validate({"ask": section, "engine": {"workers": workers}})
+
+
+def test_the_stage_writes_the_same_again_with_the_cache(chat, tmp_path, graphs):
+    p = params(chat, tmp_path, input_price=1.0)
+    cold = ask.run(all_params(p), source=graphs, out=str(tmp_path / "cold"))
+    figures = cold.statistics["rephrase"]
+    assert (figures["turns"], figures["rephrased"], figures["requests"]) == (36, 36, len(chat.bodies))
+    assert figures["cost"] == pytest.approx(len(chat.bodies) * 100 / 1e6)
+    assert cold.statistics["counts"]["accepted"] == 72
+    written = storage.read_rows(str(tmp_path / "cold"), "conversations")
+    assert all(turn["question"].startswith("Look") for row in written for turn in row["turns"])
+    sent = len(chat.bodies)
+    manifests = []
+    for name, workers, concurrency in (("warm", 1, 1), ("two", 2, 9)):
+        again = p.model_copy(update={"concurrency": concurrency, "timeout": 3.0, "api_key_env": "OTHER"})
+        warm = ask.run(all_params(again, workers), source=graphs, out=str(tmp_path / name))
+        assert warm.shards == cold.shards
+        manifests.append((tmp_path / name / "manifest.json").read_bytes())
+    assert manifests[0] == manifests[1]
+    assert len(chat.bodies) == sent
+    plain = ask.run(Params.model_validate({"ask": {"turns": 6}}), source=graphs, out=str(tmp_path / "plain"))
+    assert "rephrase" not in plain.statistics
+
+
+def test_what_a_stopped_stage_counted_is_not_lost(chat, tmp_path, graphs):
+    """Its first shard is done when the key is withdrawn: the second run asks for the rest, and reports all."""
+
+    def until_the_second(handler, body):
+        dead = any(p for p in tmp_path.rglob("part-00000.parquet.done") if "out" in p.parent.name)
+        (bad.status(401) if dead else bad.say_it_again)(handler, body)
+
+    chat.usual = until_the_second
+    p = params(chat, tmp_path, required=True, variants=1000, concurrency=2)
+    with pytest.raises(SrgptError, match="401"):
+        ask.run(all_params(p), source=graphs, out=str(tmp_path / "out"))
+    chat.usual = bad.say_it_again
+    figures = ask.run(all_params(p), source=graphs, out=str(tmp_path / "out")).statistics["rephrase"]
+    assert (figures["turns"], figures["rephrased"], figures["rewrites"]) == (36, 36, 72)
+    assert figures["requests"] == len(list((tmp_path / "cache").rglob("*.json")))
+
+
+def test_counts_outlive_a_kill_at_the_very_end(chat, tmp_path, graphs, monkeypatch):
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    p = all_params(params(chat, tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr("srgpt.storage.writer.move", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ask.run(p, source=graphs, out=str(tmp_path / "out"))
+    sent = len(chat.bodies)
+    figures = ask.run(p, source=graphs, out=str(tmp_path / "out")).statistics["rephrase"]
+    assert (figures["turns"], figures["requests"], len(chat.bodies)) == (36, sent, sent)
