@@ -13,7 +13,13 @@ import transformers as tf
 
 WORDS = ("chair", "table", "red", "cup", "floor", "lamp", "street", "road", "car", "dining")
 
-_BYTES = [*string.ascii_lowercase, *string.ascii_uppercase, *string.digits, *"!\"#$%&'()*+,-./:;<=>?@[]_", "Ġ"]
+_BYTES = [
+    *string.ascii_lowercase,
+    *string.ascii_uppercase,
+    *string.digits,
+    *"!\"#$%&'()*+,-./:;<=>?@[]_",
+    "Ġ",
+]
 
 
 def save(folder: Path, *parts: Any) -> Path:
@@ -107,7 +113,9 @@ def florence2(folder: Path) -> Path:
         size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32}, do_center_crop=False
     )
     images.image_seq_length = 17  # 4 x 4 patches and their mean
-    return save(folder, tf.Florence2ForConditionalGeneration(config), tf.Florence2Processor(images, tokenizer))
+    return save(
+        folder, tf.Florence2ForConditionalGeneration(config), tf.Florence2Processor(images, tokenizer)
+    )
 
 
 def _bert_tokenizer() -> Any:
