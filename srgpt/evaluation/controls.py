@@ -43,11 +43,16 @@ class Variants:
         return self.inputs[1:]
 
 
-def variants_of(scenes: str) -> Variants:
-    """Return the inputs that the table of scenes allows: with depth only where every scene has it."""
+def variants_of(scenes: str, *, relative: bool = False) -> Variants:
+    """Return the inputs that the table of scenes allows: with depth only where every scene has it.
+
+    Relative depth counts where the model is ``relative``: sees no scale.
+    """
+    columns = ["depth", "relative_depth"] if relative else ["depth"]
     total = missing = 0
     for shard in read_manifest(scenes, "scenes").shards:
-        depth = read_shard(scenes, shard, "scenes", ["depth"])["depth"]
+        found = read_shard(scenes, shard, "scenes", columns)
+        depth = pc.coalesce(*(found[name] for name in columns))
         total += len(depth)
         missing += int(pc.sum(pc.is_null(depth)).as_py() or 0)
     if missing == 0:

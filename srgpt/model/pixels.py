@@ -5,6 +5,7 @@ Images are squashed to a square (the aspect ratio is not kept), as in the refere
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,6 +87,16 @@ def encode_depth_image(metres_HW: NDArray[np.floating[Any]], encoding: DepthEnco
         span = inverse.max() - inverse.min()
         result[known] = 255 * (inverse - inverse.min()) / (span if span > 0 else 1.0)
     return np.rint(result).astype(np.uint8)
+
+
+def without_scale(png: bytes) -> NDArray[np.float64]:
+    """Return a scene's relative depth as z-depth (H, W) that is known but for its scale, 0 = no reading.
+
+    :func:`encode_depth_image` makes of it, by ``relative``, what it makes of metric depth.
+    """
+    with Image.open(io.BytesIO(png)) as picture:
+        inverse = np.asarray(picture).astype(np.float64)
+    return np.divide(65535.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
 
 
 def squash_mask(mask_HW: NDArray[np.bool_], size: int, region: int) -> NDArray[np.uint8]:

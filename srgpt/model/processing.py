@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from transformers import BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from srgpt.errors import InputError
-from srgpt.model.pixels import DepthEncoding, Picture, box_mask, make_picture, normalise
+from srgpt.model.pixels import DepthEncoding, Picture, box_mask, make_picture, normalise, without_scale
 from srgpt.model.prompts import DEPTH, IMAGE, MASK, Inputs, PromptTemplate, region_mentions
 from srgpt.model.tokenizer import token_id
 from srgpt.records import Conversation, Scene, decode_rle
@@ -117,12 +117,20 @@ class SrgptProcessor:
         return make_picture(rgb, depth, masks, size=self.image_size, encoding=self.depth_encoding)
 
     def picture_of(self, scene: Scene, conversation: Conversation) -> Picture:
-        """Prepare the picture that a conversation asks about; a region without a mask is its box."""
+        """Prepare the picture that a conversation asks about; a region without a mask is its box.
+
+        Where the scene has no metric depth, relative depth takes its place in a model that sees no scale anyway.
+        """
         masks = {
             r.id: box_mask(r.bbox, scene.width, scene.height) if r.rle is None else decode_rle(r.rle)
             for r in conversation.regions
         }
-        return self.picture(scene.rgb(), None if scene.depth is None else scene.depth_metres(), masks)
+        depth: NDArray[np.floating[Any]] | None = None
+        if scene.depth is not None:
+            depth = scene.depth_metres()
+        elif scene.relative_depth is not None and self.depth_encoding == "relative":
+            depth = without_scale(scene.relative_depth)
+        return self.picture(scene.rgb(), depth, masks)
 
     def pixel_inputs(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
         """Stack pictures: ``pixel_values`` and ``depth_values`` (I, 3, S, S), ``region_masks`` (R, S, S) in

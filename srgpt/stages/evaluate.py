@@ -38,15 +38,15 @@ def run(params: Params, *, source: str, model: str, out: str) -> dict[str, Any]:
     tracking.connect(params.tracking)
     manifest = storage.read_manifest(source, "conversations")
     scenes = storage.scenes_of(source)
-    variants = variants_of(scenes)
-    if variants.note:
-        log.warning("%s: %s", manifest.dataset, variants.note)
     reads = [source, scenes, model]
     with storage.local_copy(model) as folder, storage.staged_folder(out, keep=True, reads=reads) as local:
         _clear(local)
         predictor = Predictor.load(
             folder, batch_size=params.evaluate.batch_size, max_new_tokens=params.evaluate.max_new_tokens
         )
+        variants = variants_of(scenes, relative=predictor.processor.depth_encoding == "relative")
+        if variants.note:
+            log.warning("%s: %s", manifest.dataset, variants.note)
         trained = _trained_lineage(folder)
         lineage = Lineage.of(
             params,
