@@ -19,13 +19,20 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 
+READ_TIMEOUT = 30
+"""Seconds without a byte from an object store after which a request counts as lost, and is sent again."""
+
+
 def is_local(url: str) -> bool:
     """Return whether ``url`` is a path on this machine."""
     return "://" not in url or url.startswith("file://")
 
 
 def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
-    """Return the file system of ``url`` and the path within it; S3 gives up after seconds, not minutes.
+    """Return the file system of ``url`` and the path within it.
+
+    A request to S3 that is refused for now (5xx) or lost is sent again, with back-off, some twenty times; a store
+    that cannot be reached at all is given up after seconds.
 
     Raises :class:`InputError` where the URL's scheme is unknown, or needs a package that is not here.
     """
@@ -34,11 +41,26 @@ def filesystem(url: str) -> tuple[AbstractFileSystem, str]:
     if url.startswith(("s3://", "s3a://")):
         options["config_kwargs"] = {
             "connect_timeout": 5,
-            "read_timeout": 60,
+            "read_timeout": READ_TIMEOUT,
             "retries": {"max_attempts": 4, "mode": "standard"},
         }
+        _retry_server_errors()
     with io_errors(url):
         return fsspec.core.url_to_fs(url, **options)
+
+
+def _retry_server_errors() -> None:
+    """Let s3fs send again what botocore gave up on; by itself it does so for errors that say ``SlowDown`` only."""
+    with contextlib.suppress(ImportError):  # which _check_scheme has told
+        import s3fs.core
+        from botocore.exceptions import ClientError
+
+        def is_transient(error: Exception) -> bool:
+            if not isinstance(error, ClientError):
+                return False
+            return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) >= 500
+
+        s3fs.core.set_custom_error_handler(is_transient)
 
 
 def _check_scheme(url: str) -> None:
