@@ -414,3 +414,17 @@ def test_counts_outlive_a_kill_at_the_very_end(chat, tmp_path, graphs, monkeypat
     sent = len(chat.bodies)
     figures = ask.run(p, source=graphs, out=str(tmp_path / "out")).statistics["rephrase"]
     assert (figures["turns"], figures["requests"], len(chat.bodies)) == (36, sent, sent)
+
+
+def test_every_kind_of_turn_can_be_accepted():
+    families = ["camera", "ratio", "ranking", "counting", "multi_hop"]
+    both = [AskParams(turns=60), AskParams(turns=60, reasoning=families, reasoning_share=1.0)]
+    found = [t for i in range(12) for p in both for c in ask_scene(graph(i), p, 7) for t in c.turns]
+    assert len({t.category for t in found}) > 40
+    for turn in found:
+        for name in ("question", "reason"):
+            texts = {"question": f"As you see it, {turn.question}", "answer": f"As I see it, {turn.answer}"}
+            limits = Limits(max_characters=1000, free_question=name == "reason")
+            if name == "reason" and not turn.question.endswith("?"):
+                continue
+            assert read(Completion(json.dumps(texts)), turn, ("question", "answer"), limits) == texts, turn
