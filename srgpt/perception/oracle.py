@@ -6,12 +6,15 @@ as it was given; what is degraded is marked ``oracle:`` with the degradation.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from srgpt.params import OracleParams
 from srgpt.perception.gaps import Gap, IncompleteError, SetAsideError
 from srgpt.perception.randomness import seeded
+from srgpt.perception.roles import BBox
 from srgpt.records import Region, Scene, encode_depth, encode_rle
 
 PREFIX = "procedural://"
@@ -50,7 +53,7 @@ def _with_masks(scene: Scene, params: OracleParams, seed: int) -> Scene:
         regions = tuple(seen for r in regions if (seen := _eroded(r, params.mask_erosion)) is not None)
     if scene.regions and not regions:
         raise SetAsideError(Gap("no-regions", "the oracle overlooked every object of the scene"))
-    return scene if regions == scene.regions else scene.replace(regions=regions)
+    return scene if regions is scene.regions else scene.replace(regions=regions)
 
 
 def _eroded(region: Region, pixels: int) -> Region | None:
@@ -70,14 +73,13 @@ def _eroded(region: Region, pixels: int) -> Region | None:
     if not mask.any():
         return None
     source = f"oracle:mask_erosion={pixels}"
-    row = {**region.to_row(), "rle": encode_rle(mask), "mask_source": source, "bbox": _bounds(mask)}
-    return Region.from_row(row)
+    return replace(region, rle=encode_rle(mask), mask_source=source, bbox=_bounds(mask))
 
 
-def _bounds(mask: NDArray[np.bool_]) -> list[float]:
-    """Return the outer edges of a mask's pixels, xyxy."""
+def _bounds(mask: NDArray[np.bool_]) -> BBox:
+    """Return the outer edges of a mask's pixels."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+    return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
 
 
 def _with_depth(scene: Scene, params: OracleParams, seed: int) -> Scene:

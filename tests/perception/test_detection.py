@@ -100,7 +100,7 @@ def test_another_kind_of_model_is_refused(monkeypatch):
         kind = "omdet-turbo"
 
     monkeypatch.setattr("srgpt.perception.detection.load", lambda *_: Other())
-    with pytest.raises(InputError, match="omdet-turbo model. Expected Grounding DINO"):
+    with pytest.raises(InputError, match=r"omdet-turbo model\. Expected Grounding DINO"):
         load_detector(DetectionParams(model="x/y"))
 
 
