@@ -115,8 +115,8 @@ class RgbdParams(Section):
     """Folder of the depth maps, 16-bit grey PNG of the picture's size."""
     masks: str = "masks"
     """Folder of the instance masks, PNG: 0 is background, every other value one object."""
-    annotations: str = "annotations.json"
-    """COCO annotations, instead of instance masks."""
+    annotations: str | None = "annotations.json"
+    """COCO annotations, instead of instance masks; null goes without."""
     intrinsics: str = "intrinsics"
     """Folder of ``ID.txt`` or ``ID.json``; beside it the same name with .txt or .json holds for all pictures."""
     depth_scale: Positive = 1000.0

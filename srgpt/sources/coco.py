@@ -46,7 +46,10 @@ def read_coco(data: bytes, where: str) -> dict[str, CocoImage]:
     found: dict[str, CocoImage] = {}
     for position, row in enumerate(images):
         if not is_text(row.get("file_name")) or not isinstance(row.get("id"), int | str):
-            raise InputError(f"{where}: images[{position}] needs an 'id' and a 'file_name'")
+            raise InputError(
+                f"{where}: images[{position}] needs an 'id' and a 'file_name', as in COCO's instance annotations "
+                "(ingest.rgbd.annotations=null goes without)"
+            )
         if row["file_name"] in found:
             raise InputError(f"{where}: images[{position}]: {row['file_name']!r} was described before")
         size = (row.get("width"), row.get("height"))
@@ -118,5 +121,8 @@ def mask_bbox(mask: np.ndarray) -> tuple[float, float, float, float]:
 def _rows(document: Any, key: str, where: str) -> list[dict[str, Any]]:
     rows = document.get(key) if isinstance(document, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{where}: {key!r} must be a list of objects, as in COCO's instance annotations")
+        raise InputError(
+            f"{where}: {key!r} must be a list of objects, as in COCO's instance annotations "
+            "(ingest.rgbd.annotations=null goes without)"
+        )
     return rows

@@ -141,12 +141,12 @@ class RgbdSource:
     def _read_annotations(self) -> dict[str, CocoImage] | None:
         """Return COCO's images by ID; None where the set has no annotations."""
         name = self.params.rgbd.annotations
-        if name not in self._files:
+        if name is None or name not in self._files:
             return None
         if self._masks:
             raise InputError(
                 f"{self.tree.url}: has both {name} and masks in {self.params.rgbd.masks}/; take one away, or set "
-                "ingest.rgbd.masks or ingest.rgbd.annotations to a name that is not there"
+                "ingest.rgbd.annotations=null to go without them"
             )
         where = f"{self.tree.url.rstrip('/')}/{name}"
         images = read_coco(read_bytes(where), where)

@@ -47,7 +47,7 @@ def test_many_hashes_cost_few_comparisons():
     hashes = [rng.getrandbits(64) for _ in range(20_000)]
     index = DuplicateIndex(4)
     assert all(index.add(str(i), value) is None for i, value in enumerate(hashes))
-    largest = max(len(bucket) for band in index._buckets for bucket in band.values())
+    largest = max(len(bucket.hashes) for _, band in index._bands for bucket in band.values())
     assert largest < 20, "a bucket of 13 bits holds 2.4 of 20,000 on average"
     assert index.add("twin", hashes[777] ^ 0b1011) == "777"
 

@@ -376,7 +376,7 @@ def test_masks_and_annotations_together_are_an_error(tmp_path):
     write(tmp_path, "annotations.json", coco())
     with pytest.raises(InputError, match="both"):
         read(tmp_path)
-    _, (scene,), _ = read(tmp_path, annotations="none")
+    _, (scene,), _ = read(tmp_path, annotations=None)
     assert len(scene.regions) == 2
 
 
