@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from srgpt.params import OracleParams
 from srgpt.perception.gaps import Gap, IncompleteError, SetAsideError
 from srgpt.perception.randomness import seeded
-from srgpt.perception.roles import BBox
 from srgpt.records import Region, Scene, encode_depth, encode_rle
 
 PREFIX = "procedural://"
@@ -76,8 +75,8 @@ def _eroded(region: Region, pixels: int) -> Region | None:
     return replace(region, rle=encode_rle(mask), mask_source=source, bbox=_bounds(mask))
 
 
-def _bounds(mask: NDArray[np.bool_]) -> BBox:
-    """Return the outer edges of a mask's pixels."""
+def _bounds(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
+    """Return the outer edges of a mask's pixels, xyxy."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
 

@@ -9,7 +9,7 @@ from itertools import islice
 from srgpt.engine import Mapped, Row, map_table, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import Params, PerceiveParams
-from srgpt.perception import Gap, IncompleteError, complete_all
+from srgpt.perception import Gap, SetAsideError, complete_all
 from srgpt.records import Rejected, Scene
 from srgpt.storage import Manifest, TableWriter, read_manifest
 
@@ -18,7 +18,8 @@ def run(params: Params, *, source: str, out: str) -> Manifest:
     """Write the scenes of ``source``, completed, to ``out``, shard by shard.
 
     Scenes that lack something are an :class:`InputError` that names every missing thing, the scenes and the
-    settings that would supply it; with ``perceive.on_missing: reject`` it is set aside instead.
+    settings that would supply it; with ``perceive.on_missing: reject`` it is set aside instead. Pictures that
+    perception judges unfit are always set aside.
     """
     scenes = read_manifest(source, "scenes")
     writer = TableWriter(
@@ -39,17 +40,20 @@ def _uses_models(params: PerceiveParams) -> bool:
 
 def _perceive(source: str, params: PerceiveParams, seed: int, scenes: Iterator[Row]) -> Mapped:
     rows: list[Row] = []
+    rejected: list[Rejected] = []
     incomplete: list[tuple[str, tuple[Gap, ...]]] = []
     while batch := list(islice(scenes, params.batch_size)):
         given = [Scene.from_row(row) for row in batch]
         for row, scene, done in zip(batch, given, complete_all(given, params, seed), strict=True):
-            if isinstance(done, IncompleteError):
-                incomplete.append((scene.scene_id, done.gaps))
-            else:
+            if isinstance(done, Scene):
                 rows.append(row if done is scene else done.to_row())
-    if incomplete and params.on_missing == "error":
-        raise InputError(_explain(source, incomplete, len(rows) + len(incomplete)))
-    return Mapped(rows, [_rejected(*found) for found in incomplete])
+            elif params.on_missing == "reject" or isinstance(done, SetAsideError):
+                rejected.append(_rejected(scene.scene_id, done.gaps))
+            else:
+                incomplete.append((scene.scene_id, done.gaps))
+    if incomplete:
+        raise InputError(_explain(source, incomplete, len(rows) + len(rejected) + len(incomplete)))
+    return Mapped(rows, rejected)
 
 
 def _rejected(scene_id: str, gaps: tuple[Gap, ...]) -> Rejected:
