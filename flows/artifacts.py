@@ -1,9 +1,9 @@
-"""What a run shows in the Prefect UI: the benchmark, where the reports are, lineage, why a stage failed."""
+"""What a run shows in the Prefect UI: the benchmark, curation, where reports are, lineage, why a stage failed."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,10 @@ from flows.stages import Outcome, StageError
 from srgpt import tracking
 from srgpt.evaluation.statistics import GROUPS, HEADLINES, score_name
 from srgpt.params import Params
+from srgpt.storage import MANIFEST
+
+TABLES = {"ingest": "scenes", "perceive": "perceived", "lift": "graphs", "ask": "conversations"}
+"""Curation stage -> folder of its table under ``data``."""
 
 INPUTS = {"rgbd": "model", "rgb": "RGB only", "blind": "blind"}
 """Key in ``metrics.json`` -> what the column is called."""
@@ -25,6 +29,9 @@ def publish(workspace: Path, params: Params, outcomes: Mapping[str, Outcome]) ->
         lineage(workspace, outcomes), key="lineage", description="What was made from what"
     )
     create_markdown_artifact(links(workspace, params), key="reports", description="Where to look")
+    tables = curation(workspace, params.datasets, outcomes)
+    if tables:
+        create_table_artifact(tables, key="curation", description="Rows, speed and what was set aside")
     metrics = _read(workspace / "reports" / "evaluation" / "metrics.json")
     rows = benchmark(metrics)
     if rows:
@@ -39,6 +46,31 @@ def failed(error: StageError, workspace: Path, params: Params) -> None:
     create_markdown_artifact(
         text + links(workspace, params), key="failure", description=f"Why {error.stage} failed"
     )
+
+
+def curation(
+    workspace: Path, datasets: Iterable[str], outcomes: Mapping[str, Outcome]
+) -> list[dict[str, Any]]:
+    """Return one row per dataset and curation stage: rows, scenes per second, and what was set aside and why."""
+    found = []
+    rates = {target: rate for outcome in outcomes.values() for target, rate in outcome.rates.items()}
+    for dataset in datasets:
+        for stage, folder in TABLES.items():
+            manifest = _read(workspace / "data" / folder / dataset / MANIFEST)
+            if not manifest:
+                continue
+            rejected = manifest["rejected"]
+            found.append(
+                {
+                    "dataset": dataset,
+                    "stage": stage,
+                    "rows": manifest["rows"],
+                    "scenes/s": rates.get(f"{stage}@{dataset}", "-"),
+                    "set aside": sum(rejected.values()),
+                    "why": ", ".join(f"{count} {reason}" for reason, count in rejected.items()) or "-",
+                }
+            )
+    return found
 
 
 def benchmark(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:

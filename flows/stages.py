@@ -11,7 +11,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ _HINTS = (
 """What DVC tells a person at a terminal after each stage, and a log need not hold."""
 _COLOUR = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _RAN = re.compile(r"^Running stage '([^']+)'")
+_MAPPED = re.compile(r"^(\w+) (\S+): \d+ scenes in [\d.]+ s, ([\d.]+) scenes/s$")
+"""What a stage that maps over scenes says at its end, in srgpt.progress' words."""
 _SKIPPED = re.compile(r"^Stage '([^']+)' (?:didn't change|is cached)")
 
 
@@ -66,10 +68,11 @@ class StageError(SrgptError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What DVC did about one stage, by its targets (``ingest@train``)."""
+    """What DVC did about one stage, by its targets (``ingest@train``); ``rates`` are scenes per second."""
 
     ran: tuple[str, ...]
     unchanged: tuple[str, ...]
+    rates: dict[str, float] = field(default_factory=dict)
 
 
 def worth_retrying(task: Any, task_run: Any, state: State[Any]) -> bool:
@@ -92,7 +95,8 @@ def reproduce(stage: str, workspace: Path, *, force: bool = False) -> Outcome:
     ran = [m[1] for m in map(_RAN.match, lines) if m]
     unchanged = [m[1] for m in map(_SKIPPED.match, lines) if m]
     get_run_logger().info("%s: %s ran, %s unchanged", stage, len(ran), len(unchanged))
-    return Outcome(tuple(ran), tuple(unchanged))
+    rates = {f"{m[1]}@{m[2]}": float(m[3]) for m in map(_MAPPED.match, lines) if m}
+    return Outcome(tuple(ran), tuple(unchanged), rates)
 
 
 def reproduce_all(stages: Sequence[str], workspace: Path, *, force: Sequence[str] = ()) -> dict[str, Outcome]:

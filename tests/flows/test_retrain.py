@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from flows.promote import promote
 from flows.retrain import retrain
 from flows.stages import StageError
 from srgpt.errors import InputError
+from srgpt.storage import Manifest, Shard
 from tests.flows.conftest import STAGES, Workspace
 
 
@@ -82,6 +84,28 @@ def test_only_what_changed_runs(chained: tuple[Workspace, State[Any]]) -> None:
     text = (workspace.root / "params.yaml").read_text()
     assert "steps: 9" in text
     assert "seed: 7  # stays" in text
+
+
+def test_curation_shows_rows_speed_and_rejects_by_reason(
+    workspace: Workspace, artifacts_of: Callable[[str], list[Any]]
+) -> None:
+    manifest = Manifest("graphs", "lift", "train", (Shard("part-00000.parquet", 5, 1, "0"),), {},
+                        rejected={"broken-depth": 2, "kills-worker": 1})  # fmt: skip
+    workspace.files["lift"] = {"data/graphs/train/manifest.json": json.dumps(manifest.to_json())}
+    workspace.commands["lift"] = (
+        "from srgpt.progress import tally\n"
+        "with tally('lift train', total=8, unit='scenes') as counted:\n    counted.count(8)"
+    )
+    workspace.write()
+    assert run(workspace, curate).is_completed()
+    (row,) = json.loads(artifacts_of("curation")[0].data)
+    assert row.pop("scenes/s") > 0
+    assert row == {
+        "dataset": "train", "stage": "lift", "rows": 5, "set aside": 3, "why": "2 broken-depth, 1 kills-worker",
+    }  # fmt: skip
+    run(workspace, curate)
+    (row,) = json.loads(artifacts_of("curation")[0].data)
+    assert row["scenes/s"] == "-", "it did not run again"
 
 
 def test_evaluate_scores_the_model_that_is_there(chained: tuple[Workspace, State[Any]]) -> None:
