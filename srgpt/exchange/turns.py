@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ _MENTION = re.compile(r"<mask>(?: ?<depth>)?")
 _OURS = re.compile(r"<region(\d+)>")
 _ANSWERED = re.compile(r"(Region \[)(\d+)(?=\])")
 _IMAGE = re.compile(rf"{IMAGE}\n|\n{IMAGE}|{IMAGE}")
+_RLE = re.compile(r"[0-o]*[0-O]")
+_DIGITS = 7
+"""Of a run's length at most: 34 bits of pixels are more than any mask has."""
 _RESERVED = re.compile(
     r"<(?:mask|depth|image|region\d+|s|/s|pad|unk|bos|eos|user|assistant|\|[a-z0-9_]+\|)>", re.IGNORECASE
 )
@@ -67,7 +71,7 @@ def read_talk(conversations: Any, rle: Any = None, bbox: Any = None) -> Talk:
     ``no-usable-turns``.
     """
     pairs = _pairs(conversations)
-    count = sum(len(_MENTION.findall(question)) for question, _ in pairs)
+    count = sum(len(question) - 1 for question, _ in pairs)
     masks, boxes = _mentions("rle", rle, count), _mentions("bbox", bbox, count)
     if count and masks is None and boxes is None:
         raise UnusableError("mentions-without-regions", f"{count} mentions, neither rle nor bbox")
@@ -76,7 +80,7 @@ def read_talk(conversations: Any, rle: Any = None, bbox: Any = None) -> Talk:
     dropped: list[tuple[int, UnusableError]] = []
     mention = 0
     for number, (question, answer) in enumerate(pairs):
-        here = len(_MENTION.findall(question))
+        here = len(question) - 1
         try:
             turns.append(_turn(question, answer, regions.ids(range(mention, mention + here))))
         except UnusableError as error:
@@ -107,8 +111,8 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _pairs(conversations: Any) -> list[tuple[str, str]]:
-    """Return questions, without the placeholder of the image, and answers."""
+def _pairs(conversations: Any) -> list[tuple[list[str], str]]:
+    """Return questions, split at their mentions and without the placeholder of the image, and answers."""
     if not isinstance(conversations, list) or not conversations or len(conversations) % 2:
         raise UnusableError("bad-conversations", "a list of questions and answers in turn was expected")
     said = []
@@ -121,7 +125,7 @@ def _pairs(conversations: Any) -> list[tuple[str, str]]:
     if sum(text.count(IMAGE) for text in said) != said[0].count(IMAGE) or said[0].count(IMAGE) > 1:
         raise UnusableError("bad-image-placeholder", f"{IMAGE} was expected once, in the first question")
     said[0] = _IMAGE.sub("", said[0])
-    return list(zip(said[::2], said[1::2], strict=True))
+    return list(zip(map(_MENTION.split, said[::2]), said[1::2], strict=True))
 
 
 def _mentions(name: str, values: Any, count: int) -> list[Any] | None:
@@ -134,20 +138,25 @@ def _mentions(name: str, values: Any, count: int) -> list[Any] | None:
     return values
 
 
-def _turn(question: str, answer: str, regions: tuple[int, ...]) -> Turn:
-    for name, text in (("question", _MENTION.sub("", question) if regions else question), ("answer", answer)):
-        text_of(text, name)
-        if "<" in text and (found := _RESERVED.search(text)):
-            raise UnusableError("reserved-text", f"{name}: {found[0]} is not text")
+def _turn(question: list[str], answer: str, regions: tuple[int, ...]) -> Turn:
+    plain = "".join(question)
+    if not regions or plain:  # a question may be its mentions alone
+        _check_text("question", plain)
+    _check_text("answer", answer)
     named = [int(k) for _, k in _ANSWERED.findall(answer)]
     if named and max(named) >= len(regions):
         raise UnusableError(
             "answer-names-no-region", f"Region [{max(named)}], the question mentions {len(regions)}"
         )
-    numbers = iter(range(len(regions)))
-    asked = _MENTION.sub(lambda _: f"<region{next(numbers)}>", question)
-    found_category, value, unit = recognise(asked, answer)
-    return Turn(asked, answer, found_category, regions, value, unit)
+    asked = question[0] + "".join(f"<region{k}>{text}" for k, text in enumerate(question[1:]))
+    category, value, unit = recognise(asked, answer)
+    return Turn(asked, answer, category, regions, value, unit)
+
+
+def _check_text(name: str, text: str) -> None:
+    text_of(text, name)
+    if "<" in text and (found := _RESERVED.search(text)):
+        raise UnusableError("reserved-text", f"{name}: {found[0]} is not text")
 
 
 _MaskKey = tuple[str, int, int]
@@ -219,41 +228,30 @@ def mask_areas(masks: Sequence[str]) -> list[tuple[int, int] | None]:
     These are the sums of :func:`srgpt.records.rle_runs`, which explains the format, but found many times faster: all
     masks are taken apart together.
     """
-    taken = _take_apart(masks)
-    if taken is None:  # one of them is broken
-        return [None] if len(masks) == 1 else [area for mask in masks for area in mask_areas([mask])]
-    return [_areas(values) for values in taken]
-
-
-def _take_apart(masks: Sequence[str]) -> list[NDArray[np.int64]] | None:
-    """Return each string's numbers, as yet without the differences undone; None where one is no RLE."""
-    if not masks:
-        return []
-    text = "".join(masks)
-    if not all(masks) or not text.isascii():
-        return None
-    digits = np.frombuffer(text.encode("ascii"), np.uint8) - np.uint8(48)
+    good = [_RLE.fullmatch(mask) is not None for mask in masks]
+    texts = [mask for mask, is_good in zip(masks, good, strict=True) if is_good]
+    digits = np.frombuffer("".join(texts).encode("ascii"), np.uint8) - np.uint8(48)
     ends = (digits < 0x20).nonzero()[0]
-    lasts = np.cumsum([len(mask) for mask in masks]) - 1
-    if digits.max() > 63 or digits[lasts].max() >= 0x20:
-        return None
-    starts = np.zeros_like(ends)
-    starts[1:] = ends[:-1] + 1
-    lengths = ends - starts + 1
-    if lengths.max() > 7:  # 34 bits: more than any mask has pixels
-        return None
-    shifts = 5 * (np.arange(len(digits)) - starts.repeat(lengths))
-    values = np.add.reduceat((digits & 0x1F).astype(np.int64) << shifts, starts)
-    values -= (digits[ends] >> 4).astype(np.int64) << (5 * lengths)  # the sign
-    return np.split(values, ends.searchsorted(lasts[:-1]) + 1)
+    lengths = ends + 1
+    lengths[1:] -= lengths[:-1].copy()
+    last = digits[ends].astype(np.int64)
+    values = (last & 0x1F) - ((last & 0x10) << 1)  # the last digit has the sign
+    for k in range(1, min(lengths.max(initial=1), _DIGITS)):
+        longer = (lengths > k).nonzero()[0]
+        values[longer] = (values[longer] << 5) | (digits[ends[longer] - k] & 0x1F)
+    bounds = [0, *ends.searchsorted(np.cumsum([len(text) for text in texts]))]
+    areas = iter([_areas(values[a:b], lengths[a:b]) for a, b in pairwise(bounds)])
+    return [next(areas) if is_good else None for is_good in good]
 
 
-def _areas(values: NDArray[np.int64]) -> tuple[int, int] | None:
-    """Undo the differences and add up; None where a run is negative."""
-    background, foreground = values[2::2].cumsum(), values[1::2].cumsum()
-    if min(values[0], background.min(initial=0), foreground.min(initial=0)) < 0:
+def _areas(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[int, int] | None:
+    """Undo the differences, in place, and add up; None where a run is negative, or longer than any can be."""
+    for runs in (values[1::2], values[2::2]):
+        np.cumsum(runs, out=runs)
+    if values.min() < 0 or lengths.max() > _DIGITS:
         return None
-    return int(values[0] + background.sum()), int(foreground.sum())
+    foreground = int(values[1::2].sum())
+    return int(values.sum()) - foreground, foreground
 
 
 def _box_of(rle: dict[str, Any]) -> tuple[float, float, float, float]:
