@@ -7,6 +7,7 @@ where a setting of ``perceive`` asks for it. A scene that a role sets aside goes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ from srgpt.perception.randomness import seeded
 from srgpt.perception.roles import BBox, DepthEstimate, Detection
 from srgpt.perception.segmentation import load_segmenter, subtract_contained
 from srgpt.perception.tagging import load_tagger
-from srgpt.perception.weights import source_name
+from srgpt.perception.weights import one_thread, source_name
 from srgpt.perception.words import chosen, ends_in, keep_tags
 from srgpt.records import Region, Scene, encode_depth, encode_rle
 
@@ -44,23 +45,19 @@ def complete_all(scenes: Sequence[Scene], params: PerceiveParams, seed: int) -> 
     lacks nothing is returned itself. Models are loaded when the first scene needs them, once per process.
     """
     results: list[Scene | IncompleteError] = []
-    for start in range(0, len(scenes), params.batch_size):
-        batch = [_Work(scene) for scene in scenes[start : start + params.batch_size]]
-        for step in (
-            _oracle,
-            _pictures,
-            _filter,
-            _tag,
-            _detect,
-            _segment,
-            _depth,
-            _intrinsics,
-            _gravity,
-            _gaps,
-        ):
-            step([work for work in batch if work.problem is None], params, seed)
-        results += [work.problem or work.scene for work in batch]
+    with one_thread() if uses_models(params) else nullcontext():
+        for start in range(0, len(scenes), params.batch_size):
+            batch = [_Work(scene) for scene in scenes[start : start + params.batch_size]]
+            for step in _STEPS:
+                step([work for work in batch if work.problem is None], params, seed)
+            results += [work.problem or work.scene for work in batch]
     return results
+
+
+def uses_models(params: PerceiveParams) -> bool:
+    """Tell whether any role may run a model."""
+    roles = (params.pictures, params.tags, params.regions, params.masks, params.depth, params.relative_depth)
+    return "model" in (*roles, params.intrinsics)
 
 
 @dataclass
@@ -381,3 +378,6 @@ def _ground_gravity(
         return None  # the rules for gaps say what is wrong with the scene
     rng = seeded(seed, scene.dataset, scene.scene_id, RANSAC)
     return gravity_from_ground(ground_points(depth, ground, scene.intrinsics), params.calibration, rng)
+
+
+_STEPS = (_oracle, _pictures, _filter, _tag, _detect, _segment, _depth, _intrinsics, _gravity, _gaps)

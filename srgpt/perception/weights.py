@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -98,6 +99,23 @@ def load(task: Task, params: WeightsParams, device: str = "auto", gpu_dtype: str
     place = pick_device(device)
     dtype = params.dtype if params.dtype != "auto" else ("float32" if place.type == "cpu" else gpu_dtype)
     return _load(task, WeightsParams(model=params.model, revision=params.revision), place.type, dtype)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread of the CPU within.
+
+    How sums are split over threads decides their last bits, and the number of workers decides how many threads each
+    gets: so that it does not decide the output as well, a worker has one, and there is a worker per core.
+    """
+    import torch
+
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 @lru_cache(maxsize=32)

@@ -10,6 +10,7 @@ from srgpt.engine import Mapped, Row, map_table, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import Params, PerceiveParams
 from srgpt.perception import Gap, SetAsideError, complete_all
+from srgpt.perception.chain import uses_models
 from srgpt.records import Rejected, Scene
 from srgpt.storage import Manifest, TableWriter, read_manifest
 
@@ -29,13 +30,9 @@ def run(params: Params, *, source: str, out: str) -> Manifest:
     )  # fmt: skip
     tasks = table_tasks(source, "scenes", scenes.shards)
     transform = partial(_perceive, source, params.perceive, params.seed)
-    names = map_table(transform, tasks, writer, params.engine, gpu=_uses_models(params.perceive))
+    gpu = params.perceive.device != "cpu" and uses_models(params.perceive)
+    names = map_table(transform, tasks, writer, params.engine, gpu=gpu)
     return writer.commit(names)
-
-
-def _uses_models(params: PerceiveParams) -> bool:
-    roles = (params.pictures, params.tags, params.regions, params.masks, params.depth, params.relative_depth)
-    return params.device != "cpu" and "model" in (*roles, params.intrinsics)
 
 
 def _perceive(source: str, params: PerceiveParams, seed: int, scenes: Iterator[Row]) -> Mapped:
