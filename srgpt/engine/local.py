@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from srgpt.engine.task import Done, Job, Mark, Order, Task, counting
-from srgpt.engine.worker import Worker
+from srgpt.engine.worker import ONE_THREAD, Worker
 from srgpt.params import EngineParams
 from srgpt.progress import Tally
 
@@ -50,15 +50,16 @@ def map_local(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tall
 
 
 def worker_environments(engine: EngineParams, *, gpu: bool) -> list[dict[str, str]]:
-    """Return what each worker process has in its environment: its GPUs, and its share of the cores."""
+    """Return what each worker process has in its environment: one thread, and its GPUs."""
     cores = len(os.sched_getaffinity(0))
     gpus = _gpus() if gpu and engine.gpus_per_worker else []
     fitting = int(len(gpus) / engine.gpus_per_worker) if gpus else cores
     count = engine.workers or max(fitting, 1)
-    threads = {"OMP_NUM_THREADS": str(max(cores // count, 1))}
     if not gpus:
-        return [threads] * count
-    return [threads | {"CUDA_VISIBLE_DEVICES": _share(gpus, engine.gpus_per_worker, i)} for i in range(count)]
+        return [ONE_THREAD] * count
+    return [
+        {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": _share(gpus, engine.gpus_per_worker, i)} for i in range(count)
+    ]
 
 
 def _gpus() -> list[str]:

@@ -25,7 +25,7 @@ import ray
 import ray.data
 
 from srgpt.engine.task import Job, Task
-from srgpt.engine.worker import Worker
+from srgpt.engine.worker import ONE_THREAD, Worker
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import EngineParams
 from srgpt.progress import Tally
@@ -76,7 +76,7 @@ class _Actor:
         sys.modules["__main__"].__dict__.pop("__file__", None)
         self._tasks = tasks
         self._said: list[str] = []
-        self._worker = Worker(job, {}, say=self._said.append)
+        self._worker = Worker(job, ONE_THREAD, say=self._said.append)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make one shard; an error for people is a result as well, so that it arrives as what it is."""

@@ -31,6 +31,9 @@ MAX_DEATHS = 10
 MAX_QUARANTINED = 10
 """So many items of one shard that kill a worker mean the same."""
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Environment of a worker: it has one core, and sums in one order, however many workers there are."""
+
 _processes = threading.Lock()
 """``multiprocessing`` keeps one list of children and looks after all of them whenever one is started."""
 

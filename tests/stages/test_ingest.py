@@ -1,6 +1,9 @@
 """The stage ingest: whole tables, equal for any number of workers, resumed, clear about bad input."""
 
 import json
+import os
+import signal
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ from srgpt.engine import task
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import build
 from srgpt.records import Scene
+from srgpt.sources.omni3d import Omni3dSource, Omni3dWork
 from srgpt.stages import ingest
 from srgpt.storage import read_manifest, read_rejected, read_rows, shard_name, work_url
 
@@ -180,3 +184,41 @@ def test_tables_hold_no_absolute_paths(tmp_path):
     ingest.run(OMNI, source=photographs(tmp_path / "in"), out=str(tmp_path / "out"), dataset="real")
     assert str(tmp_path) not in (tmp_path / "out" / "manifest.json").read_text()
     assert [row["uri"] for row in read_rows(str(tmp_path / "out"), "scenes")] == ["0.png", "1.png", "2.png"]
+
+
+# A picture that kills its decoder -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DeadlyWork:
+    """Photographs of an Omni3D folder, one of which ends the process that decodes it."""
+
+    real: Omni3dWork
+    deadly: str
+
+    def load(self):
+        if [self.deadly] == [item.scene_id for item in self.real.items]:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return self.real.load()
+
+    def pieces(self):
+        return [(name, DeadlyWork(piece, self.deadly)) for name, piece in self.real.pieces()]
+
+
+class DeadlySource(Omni3dSource):
+    def shards(self):
+        return [DeadlyWork(work, "omni3d-000001") for work in super().shards()]
+
+
+def test_a_picture_that_kills_its_decoder_is_set_aside_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        ingest, "open_source", lambda params, seed, name, url: DeadlySource(params, name, url)
+    )
+    params = build({"ingest": {"source": "omni3d"}, "engine": {"workers": 0}})
+    manifest = ingest.run(
+        params, source=photographs(tmp_path / "in"), out=str(tmp_path / "out"), dataset="real"
+    )
+    assert (manifest.rows, manifest.rejected) == (2, {"kills-worker": 1})
+    (rejected,) = read_rejected(str(tmp_path / "out"))
+    assert rejected["id"] == "omni3d-000001"
+    assert manifest.statistics["objects"] == 2, "what was in it does not count"
