@@ -26,8 +26,11 @@ from srgpt.records import UNIT_OF
 from srgpt.storage import digest
 
 FOLDS = 5
-MAX_QUESTIONS = 4000
-"""Questions of one category that are looked at: more would not move the figures."""
+MAX_CONVERSATIONS = 4000
+"""Larger datasets are measured on so many conversations, evenly spread: more would not move the figures."""
+
+MIN_QUESTIONS = 20
+"""Categories with fewer questions are not measured: the figures would be noise."""
 
 _TOLERANCE = 0.25
 """Of lengths and ratios, relative: as in SpatialRGPT-Bench."""
@@ -68,10 +71,8 @@ class Blind:
             if value is None or not math.isfinite(value) or category not in UNIT_OF:
                 self.text += 1
                 continue
-            found = self.questions[category]
-            if len(found) < MAX_QUESTIONS:
-                words = features(turn["question"] or "")
-                found.append(_Question(fold, words, float(value), len(turn["regions"] or [])))
+            words = features(turn["question"] or "")
+            self.questions[category].append(_Question(fold, words, float(value), len(turn["regions"] or [])))
 
     def report(self) -> dict[str, Any]:
         """Return ``categories`` (per category: questions, from_text, same_answer, chance, lead, error) and ``text``."""
@@ -114,7 +115,8 @@ def _measure(category: str, questions: Sequence[_Question]) -> dict[str, Any]:
         read[asked] = [_succeeds(bayes.guess(questions[int(i)].words), answers[i], unit) for i in asked]
         same[asked] = [_succeeds(bayes.best, answers[i], unit) for i in asked]
     row: dict[str, Any] = {"category": category, "questions": len(questions)}
-    if predicted < len(questions):  # the scenes are too few to learn from some and ask about others
+    # too few, or of too few scenes to learn from some and ask about others
+    if predicted < len(questions) or len(questions) < MIN_QUESTIONS:
         return {**row, **dict.fromkeys(("from_text", "same_answer", "chance", "lead", "error"))}
     from_text, alike = float(read.mean()), float(same.mean())
     chance = _toss(unit, questions)

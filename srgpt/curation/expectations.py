@@ -39,16 +39,13 @@ class Outcome:
         return {**asdict(self), "examples": list(self.examples)}
 
 
-def run(
-    store: Store, judged: tuple[Rule, ...], *, dataset: str, work: Path, docs: Path
-) -> tuple[Outcome, ...]:
+def run(store: Store, judged: tuple[Rule, ...], *, dataset: str, docs: Path) -> tuple[Outcome, ...]:
     """Judge the frames and render Data Docs into ``docs``; return the outcomes in rule order.
 
-    The Great Expectations project is made in ``work``; it reads the store's file. Frames without rows are passed
-    over: nothing in them can be wrong.
+    Great Expectations reads the store's file. Frames without rows are passed over: nothing in them can be wrong.
     """
     filled = {name for name in dict.fromkeys(r.frame for r in judged) if store.count(name)}
-    context = _context(work, docs)
+    context = _context(docs)
     source = context.data_sources.add_sqlite("tables", connection_string=f"sqlite:///{store.path}")
     definitions = []
     for name in KEYS:
@@ -68,8 +65,8 @@ def run(
     return tuple(_outcome(rule, rule.frame in filled, results.get(rule.name)) for rule in judged)
 
 
-def _context(work: Path, docs: Path) -> Any:
-    context = gx.get_context(mode="file", project_root_dir=str(work))
+def _context(docs: Path) -> Any:
+    context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False)
     context.delete_data_docs_site("local_site")
     site: Any = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from srgpt import storage
@@ -47,6 +48,8 @@ class Frames:
     """The tables that the chain has: what a table lacks that is not there at all is nobody's fault."""
     check_facts: bool = True
     """Whether values are facts of the graphs' boxes (and not SpatialRGPT's own definitions, by points)."""
+    need_pictures: bool = True
+    """Whether every scene has a picture: an import may do without."""
     synthetic: bool = True
     """Whether every picture was generated."""
     truths: set[str] = field(default_factory=set)
@@ -109,7 +112,8 @@ def collect(frames: Frames, urls: Mapping[str, str], advance: Callable[..., None
 def add_scenes(frames: Frames, rows: list[Row], role: str, file: str, *, known: bool) -> None:
     """Add the ``scenes`` and ``regions`` rows of a shard; ``known``: tables downstream refer to these scenes."""
     with ThreadPoolExecutor(_THREADS) as pool:  # decoding PNG and JPEG releases the interpreter
-        parts = pool.map(_pixel_columns, (rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)))
+        describe = partial(_pixel_columns, need_pictures=frames.need_pictures)
+        parts = pool.map(describe, (rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)))
         pixels = [columns for part in parts for columns in part]
     for index, row in enumerate(rows):
         place = {"file": file, "row": index, "scene_id": row["scene_id"]}
@@ -129,10 +133,12 @@ def add_scenes(frames: Frames, rows: list[Row], role: str, file: str, *, known: 
             }
 
 
-def _pixel_columns(rows: list[Row]) -> list[Row]:
+def _pixel_columns(rows: list[Row], need_pictures: bool) -> list[Row]:
     return [
         {
-            "image_problem": checks.image_problem(row["image"], row["width"], row["height"]),
+            "image_problem": checks.image_problem(row["image"], row["width"], row["height"])
+            if row["image"] or need_pictures
+            else None,
             **checks.depth_columns(row["depth"], row["width"], row["height"]),
         }
         for row in rows

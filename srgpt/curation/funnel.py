@@ -10,7 +10,7 @@ from typing import Any
 from srgpt import storage
 from srgpt.curation.figures import Figures
 from srgpt.curation.store import Store
-from srgpt.curation.totals import scenes_of
+from srgpt.curation.totals import is_part, scenes_of
 
 OTHER = "not-recorded"
 """Why something is missing downstream without a record of the reason."""
@@ -51,8 +51,8 @@ def of_scenes(store: Store, urls: Mapping[str, str]) -> list[Step]:
         lost: Counter[str] = Counter()
         seen: set[str] = set()
         for rejected in storage.read_rejected(url):
-            # SCENE/PART is of an object, and counted with these
-            if "/" not in rejected["id"] and rejected["id"] not in seen:
+            # parts are objects, and counted with these
+            if not is_part(rejected["id"], manifest.stage) and rejected["id"] not in seen:
                 seen.add(rejected["id"])
                 lost[rejected["reason"]] += 1
         if steps:
@@ -68,13 +68,14 @@ def _fitted(lost: Counter[str], missing: int) -> Counter[str]:
     return lost + Counter({OTHER: unexplained}) if unexplained > 0 else lost
 
 
-def of_objects(figures: Figures, urls: Mapping[str, str], truths: set[str]) -> list[Step]:
+def of_objects(store: Store, figures: Figures, urls: Mapping[str, str], truths: set[str]) -> list[Step]:
     """Return the funnel of objects: annotated or detected, lifted to a box, asked about."""
     manifests = {role: storage.read_manifest(url) for role, url in urls.items()}
     steps: list[Step] = []
     if "scenes" in manifests:
         manifest = manifests["scenes"]
-        total = int(manifest.statistics.get("objects", figures.regions))
+        held = store.query("SELECT count(*) FROM regions WHERE key LIKE 'scenes/%'")[0][0]
+        total = int(manifest.statistics.get("objects", held))
         dropped = manifest.dropped
         steps.append(
             Step(manifests["scenes"].stage, total - sum(dropped.values()), _sorted(dropped), "regions")

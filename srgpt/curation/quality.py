@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import combinations, islice, permutations
 from typing import Any
 
@@ -22,11 +22,21 @@ from srgpt.geometry.directions import hour_difference
 from srgpt.params import AskParams
 from srgpt.records import QUALITATIVE, QUANTITATIVE, Box, Node
 
-MAX_SCENES = 1000
+MAX_SCENES = 500
 """Larger datasets are measured on this many scenes, evenly spread: more would not move the figures."""
 
 MIN_COUNT = 50
 """Facts measured on fewer pairs or objects are shown and not judged."""
+
+CAUSES: Mapping[str, Callable[[Node], bool]] = {
+    "all": lambda node: True,
+    "whole in view": lambda node: node.visibility >= 0.9 and 0 <= node.truncation <= 0.05,
+    "partly hidden (visibility below 90 %)": lambda node: 0 <= node.visibility < 0.9,
+    "cut off by the picture (truncation above 5 %)": lambda node: node.truncation > 0.05,
+    "sparse depth (below half of the mask)": lambda node: node.depth_coverage < 0.5,
+    "few points (below 100)": lambda node: node.kept_points < 100,
+}
+"""What keeps perceived boxes from true ones -> whether it applies to an object; an object may have several."""
 
 _APART = 1e-6
 """Metres on the ground; from a place to itself there is no direction."""
@@ -42,13 +52,20 @@ class Measure:
         self._params = params
         self._labels: dict[str, list[tuple[bool, bool]]] = defaultdict(list)
         self._errors: dict[str, list[float]] = defaultdict(list)
+        self._ratios: dict[str, list[list[float]]] = defaultdict(list)
         self.scenes = 0
         self.objects = 0
 
     def add(self, graph: dict[str, Any]) -> None:
         """Add the objects of one graph's row."""
         self.scenes += 1
-        self.compare(_known(graph))
+        known = _known(graph)
+        self.compare(known)
+        for said, true in known:
+            ratios = [*(said.box.size / true.size), float(np.linalg.norm(said.box.center - true.center))]
+            for cause, applies in CAUSES.items():
+                if applies(said.node):
+                    self._ratios[cause].append(ratios)
 
     def compare(self, known: Sequence[Pair]) -> None:
         """Add the objects of one scene."""
@@ -79,7 +96,8 @@ class Measure:
 
         ``available`` (whether there was any truth to measure against), ``note`` (for a person), ``objects``,
         ``labels`` (per relation: count, accuracy, clear_count, clear_accuracy), ``metrics`` (per length: count,
-        median and mean relative error) and ``direction`` (count, mean hours off, share within one hour).
+        median and mean relative error), ``direction`` (count, mean hours off, share within one hour) and ``causes``
+        (per cause: count, median ratio of perceived to true width, height and depth, median metres between centres).
         """
         note = (
             f"Perceived boxes against the true ones, over {self.objects:,} objects that have both, in "
@@ -92,6 +110,7 @@ class Measure:
             "note": note,
             "objects": self.objects,
             **self.figures(),
+            "causes": [_cause_row(cause, self._ratios[cause]) for cause in CAUSES if self._ratios[cause]],
         }
 
     def figures(self) -> dict[str, Any]:
@@ -105,7 +124,7 @@ class Measure:
         }
 
 
-def stride(total: int, most: int = MAX_SCENES) -> int:
+def stride(total: int, most: int) -> int:
     """Return n such that every n-th of ``total`` scenes are at most ``most``, evenly spread."""
     return math.ceil(total / most) or 1
 
@@ -171,6 +190,15 @@ def _direction_row(hours: list[float]) -> dict[str, Any]:
         "count": len(hours),
         "mean_hours": _mean(hours),
         "within_one_hour": _mean(near),
+    }
+
+
+def _cause_row(cause: str, ratios: list[list[float]]) -> dict[str, Any]:
+    medians = np.round(np.median(np.array(ratios), axis=0), 6).tolist()
+    return {
+        "cause": cause,
+        "count": len(ratios),
+        **dict(zip(("width", "height", "depth", "center"), medians, strict=True)),
     }
 
 

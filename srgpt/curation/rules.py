@@ -16,6 +16,9 @@ from srgpt.params import ValidateParams
 
 Severity = Literal["critical", "warning"]
 
+TRUTHS = ("cuboids", "perceived", "imported")
+"""Where the facts of conversations come from."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -40,14 +43,19 @@ class Rule:
         )
 
 
-def rules(params: ValidateParams, dataset: str, *, judge_quality: bool) -> tuple[Rule, ...]:
-    """Return every rule; the thresholds of perception's quality only where ``judge_quality``."""
+def rules(
+    params: ValidateParams, dataset: str, *, judge_quality: bool, imported: bool = False
+) -> tuple[Rule, ...]:
+    """Return every rule; the thresholds of perception's quality only where ``judge_quality``.
+
+    ``imported`` questions are what others made of them: that their answers are lopsided is a warning.
+    """
     return (
         *_scene_rules(dataset),
         *_graph_rules(dataset),
         *_conversation_rules(dataset),
         *_turn_rules(),
-        *_dataset_rules(params),
+        *_dataset_rules(params, "warning" if imported else "critical"),
         *(_quality_rules(params) if judge_quality else ()),
     )
 
@@ -115,7 +123,7 @@ def _conversation_rules(dataset: str) -> tuple[Rule, ...]:
     return (
         _unique("conversation_unique", frame, "conversation_id", "every conversation id is there once"),
         _equal("conversation_dataset", frame, "dataset", [dataset], "every row belongs to the dataset"),
-        _equal("conversation_truth", frame, "truth", ["cuboids", "perceived"], "the facts' origin is known"),
+        _equal("conversation_truth", frame, "truth", list(TRUTHS), "the facts' origin is known"),
         _clean("conversation_scene_known", frame, "scene_problem", "every conversation is about a graph"),
         _between("conversation_has_turns", frame, "turns", 1, None, "every conversation asks something"),
         _unique("asked_region_unique", asked, "key", "region ids are unique in a row"),
@@ -143,20 +151,21 @@ def _turn_rules() -> tuple[Rule, ...]:
     )
 
 
-def _dataset_rules(params: ValidateParams) -> tuple[Rule, ...]:
+def _dataset_rules(params: ValidateParams, balance: Severity) -> tuple[Rule, ...]:
     low, high = params.yes_share
     share = params.max_rejected_share
     return (
         _between("enough_rows", "tables", "rows", params.min_rows, None, f"at least {params.min_rows} rows"),
         _between("few_rejected", "tables", "rejected_share", 0, share, f"at most {share:.0%} were set aside"),
         _clean("lineage_unbroken", "tables", "lineage_problem", "tables were made from the ones before"),
-        _between(
+        Rule(
             "answers_balanced",
             "balance",
             "judged_yes_share",
-            low,
-            high,
             f"{low:.0%} to {high:.0%} positive answers per category (of {params.min_balance_rows} or more)",
+            gxe.ExpectColumnValuesToBeBetween,
+            {"min_value": low, "max_value": high},
+            severity=balance,
         ),
         Rule(
             "not_answerable_blind",

@@ -19,6 +19,8 @@ SIZE = (400, 300)
 _MARGIN = 16
 _STEPS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 _FONT = 10.5
+_CROWD = 14
+"""With more objects there is no room for their names."""
 
 
 def draw(graph: Row, scene: Row, colours: Mapping[int, str]) -> Markup:
@@ -116,13 +118,14 @@ def _footprint(view: _View, node: Row, kind: str, box: Row, colour: str) -> str:
 
 
 def _labels(view: _View, nodes: Sequence[Row]) -> list[str]:
-    """Write id and category at each object, moved down where two would overlap."""
+    """Write id and category (in a crowd the id alone) at each object, moved down where two would overlap."""
+    crowded = len(nodes) > _CROWD
     wanted = []
     for node in nodes:
         box = node["perceived"] or node["truth"]
         if box is not None and box_problem(box) is None:
             x, y = view(box["center"][0], box["center"][2])
-            text = f"{node['id']} {node['category'] or ''}".strip()
+            text = str(node["id"]) if crowded else f"{node['id']} {node['category'] or ''}".strip()
             wanted.append((y, x, text, node["id"]))
     placed: list[tuple[float, float, float]] = []
     parts = []

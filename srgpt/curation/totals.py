@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from srgpt import storage
@@ -13,6 +14,8 @@ BALANCED = (
     *(c for units in REASONING.values() for c, unit in units.items() if unit == "truth"),
 )
 """The categories with two answers, of which neither should be the better guess."""
+
+_TURN = re.compile(r"-\d+/\d+$")
 
 
 def add_tables(store: Store, urls: Mapping[str, str]) -> None:
@@ -59,9 +62,17 @@ def _missing(store: Store, before: str, role: str) -> int:
     return int(store.query(f"SELECT count(*) FROM ({_ids(before)} EXCEPT {_ids(role)})")[0][0])  # noqa: S608
 
 
+def is_part(identifier: str, stage: str) -> bool:
+    """Return whether what a stage set aside is a part of a scene: SCENE/ANNOTATION, or an import's ROW/TURN."""
+    if stage == "import":  # ids of rows end in their number, and may have slashes
+        return _TURN.search(identifier) is not None
+    return "/" in identifier
+
+
 def scenes_rejected(store: Store, role: str, url: str) -> int:
-    """Count the scenes that a source set aside; a slash in an id says that it is of a part: SCENE/ANNOTATION."""
-    ids = sorted({rejected["id"] for rejected in storage.read_rejected(url) if "/" not in rejected["id"]})
+    """Count the scenes that a source set aside."""
+    stage = storage.read_manifest(url).stage
+    ids = sorted({r["id"] for r in storage.read_rejected(url) if not is_part(r["id"], stage)})
     kept = 0
     for start in range(0, len(ids), 500):
         some = ids[start : start + 500]

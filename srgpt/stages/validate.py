@@ -88,7 +88,8 @@ def _judge(
 ) -> tuple[dict[str, Any], list[gallery.Card]]:
     settings = params.validate_
     manifests = {role: storage.read_manifest(url) for role, url in urls.items()}
-    every = quality.stride(max(m.rows for m in manifests.values()))
+    some_graphs = quality.stride(manifests["graphs"].rows if "graphs" in urls else 0, quality.MAX_SCENES)
+    some_talks = quality.stride(manifest.rows, blind.MAX_CONVERSATIONS)
     counted, measured, read = figures.Figures(), quality.Measure(params.ask), blind.Blind()
     shown = gallery.Sample(settings.gallery, "gallery")
     curved = gallery.Sample(settings.curve_scenes, "curves", curves.accepts)
@@ -97,18 +98,23 @@ def _judge(
         Store(work / "frames.db") as store,
         progress_bar("validate", total=shards + _STEPS, unit="steps") as advance,
     ):
-        data = frames.Frames(store, frozenset(urls), check_facts=_has_own_facts(manifest))
+        data = frames.Frames(
+            store,
+            frozenset(urls),
+            check_facts=_has_own_facts(manifest),
+            need_pictures=manifest.stage != "import",
+        )
         graphs = talks = 0
         for part in frames.collect(data, urls, advance):
             counted.add(part)
             shown.add(part)
             curved.add(part)
             for graph in part.graphs:
-                if graphs % every == 0:
+                if graphs % some_graphs == 0:
                     measured.add(graph)
                 graphs += 1
             for talk in part.conversations:
-                if talks % every == 0:
+                if talks % some_talks == 0:
                     read.add(talk)
                 talks += 1
         totals.add_tables(store, urls)
@@ -122,10 +128,13 @@ def _judge(
             store.add("blind", row)
         degraded = curves.measure((c.scene for c in curved.chosen()), params.lift, params.ask, params.seed)
         advance(1, "curation quality")
-        judged = rules.rules(settings, manifest.dataset, judge_quality=judged_quality)
-        outcomes = expectations.run(
-            store, judged, dataset=manifest.dataset, work=work, docs=folder / "data_docs"
+        judged = rules.rules(
+            settings,
+            manifest.dataset,
+            judge_quality=judged_quality,
+            imported=data.truths == {"imported"},
         )
+        outcomes = expectations.run(store, judged, dataset=manifest.dataset, docs=folder / "data_docs")
         advance(1, "rules")
         data_docs.finish(folder / "data_docs", outcomes)
         cards = gallery.cards(shown.chosen())
@@ -152,7 +161,7 @@ def _judge(
             },
             "funnel": {
                 "pictures": [step.to_json() for step in funnel.of_scenes(store, urls)],
-                "objects": [step.to_json() for step in funnel.of_objects(counted, urls, data.truths)],
+                "objects": [step.to_json() for step in funnel.of_objects(store, counted, urls, data.truths)],
             },
             "distributions": counted.to_json(),
             "truths": sorted(data.truths),
@@ -182,7 +191,7 @@ def _track(params: Params, summary: Mapping[str, Any], folder: Path) -> None:
             run_.log_metrics(report.metrics(summary))
             for name in ("index.html", "summary.json"):
                 run_.log_artifact(folder / name)
-    except SrgptError as error:
+    except (SrgptError, OSError) as error:
         log.warning("%s: the report is not in MLflow: %s", dataset, error)
 
 

@@ -23,7 +23,7 @@ def _judge(frames: dict[str, list[dict[str, Any]]], names: set[str], folder: Pat
         for frame, rows in frames.items():
             for row in rows:
                 store.add(frame, {**dict.fromkeys(FRAMES[frame]), **row})
-        found = expectations.run(store, judged, dataset="toy", work=folder / "w", docs=folder / "d")
+        found = expectations.run(store, judged, dataset="toy", docs=folder / "d")
     return {outcome.rule: outcome for outcome in found}
 
 
@@ -85,7 +85,7 @@ def test_a_rule_that_cannot_be_judged_is_an_error_and_not_a_pass(tmp_path: Path)
         store.query('ALTER TABLE "tables" DROP COLUMN rejected_share')
         judged = tuple(rule for rule in ALL if rule.name == "few_rejected")
         with pytest.raises(SrgptError, match=r"few_rejected: .* could not judge tables.rejected_share"):
-            expectations.run(store, judged, dataset="toy", work=tmp_path / "w", docs=tmp_path / "d")
+            expectations.run(store, judged, dataset="toy", docs=tmp_path / "d")
 
 
 def test_balance_of_no_questions_is_no_verdict(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ def _graph(*objects: tuple[dict[str, Any] | None, dict[str, Any] | None]) -> dic
             **dict.fromkeys(Node.__dataclass_fields__),
             "id": number,
             "bbox": [0.0, 0.0, 1.0, 1.0],
+            **dict.fromkeys(("visibility", "truncation", "depth_coverage"), 1.0),
+            "kept_points": 500,
             "perceived": perceived,
             "truth": truth,
         }

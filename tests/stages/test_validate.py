@@ -18,14 +18,17 @@ from srgpt import storage
 from srgpt.curation import expectations, frames, report, totals
 from srgpt.curation.store import Store
 from srgpt.errors import InputError, SrgptError
+from srgpt.exchange import importing
 from srgpt.params import ValidateParams, build, load
 from srgpt.records import Rejected, encode_depth, encode_png, encode_rle
 from srgpt.stages import ask, ingest, lift, perceive, validate
+from tests.exchange.rows import llava_row, osd_row, write_pictures, write_rows
 
 WIDTH, HEIGHT = 32, 24
 LEFT = {"center": [-1.0, 0.0, 4.0], "size": [1.0, 1.0, 1.0]}
 RIGHT = {"center": [1.0, -0.5, 8.0], "size": [0.5, 2.0, 0.5]}
 BBOXES = {3: (2, 4, 10, 20), 5: (20, 2, 24, 16)}
+TRACK = validate._track
 STAGES = {"scenes": "ingest", "perceived": "perceive", "graphs": "lift", "conversations": "ask"}
 
 # Question, answer, category, regions, value, unit. Distance: sqrt(4 + 0.25 + 16) = 4.5, on ground sqrt(20)
@@ -511,6 +514,12 @@ def test_photographs_pass_through_the_whole_chain(omni3d_mini: Path, tmp_path: P
     assert asked.statistics["turns"] >= 10
     text = (tmp_path / "report" / "index.html").read_text()
     assert all(reason in text for reason in lifted.dropped)
+    assert 'id="curves"' in text
+    assert summary["curves"]["objects"] > 5
+    assert {row["cause"] for row in summary["quality"]["causes"]} >= {
+        "all",
+        "sparse depth (below half of the mask)",
+    }
 
 
 @pytest.mark.usefixtures("plain_report")
@@ -518,9 +527,6 @@ def test_thresholds_of_the_whole_dataset(tmp_path: Path) -> None:
     settings = ("validate.min_balance_rows=6", "validate.min_rows=7")
     text, summary = broken(tmp_path, {}, *settings)
     assert failed_rules(summary) == {"answers_balanced", "enough_rows"}
-    assert warned_rules(summary) == {"not_answerable_blind"}, (
-        "an answer that is always the same is known blind"
-    )
     assert "category left_predicate: 1.0" in text
     assert "table conversations: 6" in text
 
@@ -534,6 +540,134 @@ def test_bad_perception_fails_training_data_once_there_is_enough_of_it(tmp_path:
     text, summary = broken(tmp_path, poisons, "validate.min_balance_rows=200", scenes=60)
     assert failed_rules(summary) == {"labels_accurate"}
     assert "fact left_right: 0.5" in text
+
+
+# Chains of other kinds ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pictures", [True, False])
+@pytest.mark.usefixtures("plain_report")
+def test_imported_conversations_are_judged_by_what_there_is(tmp_path: Path, pictures: bool) -> None:
+    rows = [osd_row(i) for i in range(40)]
+    images, depth = write_pictures(tmp_path, [row["filename"] for row in rows]) if pictures else (None, None)
+    url = write_rows(tmp_path / "rows.json", rows)
+    importing.run(importing.Source(url, "osd", "toy", images, depth), str(tmp_path / "in"))
+    summary = run(str(tmp_path / "in" / "conversations"), tmp_path / "report")
+    assert summary["passed"]
+    assert summary["rows"] == {"scenes": 40, "conversations": 40}
+    checked = {rule["rule"]: rule["checked"] for rule in summary["rules"]}
+    assert checked["graph_unique"] == checked["node_unique"] == 0
+    assert checked["answer_agrees"] == checked["asked_region_mask_decodes"] + 40
+    assert summary["truths"] == ["imported"]
+    assert [step["stage"] for step in summary["funnel"]["pictures"]] == ["import", "import"]
+    assert not summary["quality"]["available"]
+    text = (tmp_path / "report" / "index.html").read_text()
+    assert ('<article class="scene"' in text) is pictures
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_free_text_of_any_category_passes(tmp_path: Path) -> None:
+    url = write_rows(tmp_path / "rows.json", [llava_row(i) for i in range(6)])
+    importing.run(importing.Source(url, "llava", "toy"), str(tmp_path / "in"))
+    summary = run(str(tmp_path / "in" / "conversations"), tmp_path / "report")
+    assert summary["passed"]
+    assert summary["blind"] == {"categories": [], "text": 12}
+
+
+def _without_regions(row: dict[str, Any]) -> None:
+    row["regions"] = []
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_a_source_that_knows_no_regions_is_no_fault(tmp_path: Path) -> None:
+    """Photographs come without regions; perceive detects them."""
+    poisons: dict[tuple[str, str], Poison] = {("scenes", f"s{i}"): _without_regions for i in range(6)}
+    summary = run(make_chain(tmp_path, poisons), tmp_path / "report")
+    assert summary["passed"]
+    objects = {step["stage"]: step for step in summary["funnel"]["objects"]}
+    assert (objects["ingest"]["kept"], objects["perceive"]["kept"], objects["lift"]["kept"]) == (0, 12, 12)
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_questions_beyond_the_benchmark_pass(tmp_path: Path) -> None:
+    more: Poison = lambda row: row["turns"].append(  # noqa: E731
+        {
+            "question": "Which is the tallest of <region0> and <region1>?", "answer": "Region [1].",
+            "category": "tallest", "regions": [3, 5], "value": 1.0, "unit": "region", "sigma": 0.01,
+        }
+    )  # fmt: skip
+    summary = run(make_chain(tmp_path, {("conversations", "s2"): more}), tmp_path / "report")
+    assert summary["passed"]
+    assert summary["distributions"]["questions"]["tallest"] == 1
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_facts_by_other_definitions_are_not_held_against_boxes(tmp_path: Path) -> None:
+    """SpatialRGPT measures distances between point clouds, so boxes cannot confirm them."""
+    source = make_chain(tmp_path, {("conversations", "s3"): _turn(8, value=4.2, answer="4.20 meters.")})
+    manifest = json.loads((tmp_path / "conversations" / "manifest.json").read_text())
+    manifest["params"] = {"ask": {"compat": "reference"}}
+    (tmp_path / "conversations" / "manifest.json").write_text(json.dumps(manifest))
+    assert run(source, tmp_path / "report")["passed"]
+
+
+# The page, and MLflow ------------------------------------------------------------------------------------------
+
+
+def test_the_page_shows_each_part(good: tuple[Path, dict[str, Any]]) -> None:
+    text = (good[0] / "report" / "index.html").read_text()
+    for part in ("funnel", "gallery", "contents", "questions", "quality", "rules"):
+        assert f'id="{part}"' in text
+    assert text.count('<article class="scene"') == 4
+    assert 'class="perceived"' in text
+    assert 'class="truth"' in text
+    assert "http://" not in text
+    assert "https://" not in text
+    assert len(text) < 5_000_000
+
+
+def test_figures_go_to_mlflow_under_the_dataset_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(expectations, "render", lambda context: None)
+    monkeypatch.setattr(validate, "_track", TRACK)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    summary = run(make_chain(tmp_path), tmp_path / "report", f"tracking.uri={uri}")
+    client = mlflow.MlflowClient(uri)
+    (found,) = client.search_runs([client.get_experiment_by_name("srgpt").experiment_id])
+    assert found.info.run_name == "curation toy"
+    assert found.info.status == "FINISHED"
+    assert found.data.tags["srgpt.stage"] == "validate"
+    assert found.data.tags["srgpt.data.toy"] == summary["fingerprint"][:16]
+    assert found.data.metrics == pytest.approx(report.metrics(summary))
+    assert found.data.metrics["questions"] == 6 * len(TURNS)
+    assert {a.path for a in client.list_artifacts(found.info.run_id)} == {"index.html", "summary.json"}
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_a_tracking_server_that_is_away_costs_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(validate, "_track", TRACK)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert run(make_chain(tmp_path), tmp_path / "report")["passed"]
+    assert (tmp_path / "report" / "index.html").exists()
+    assert (
+        "toy: the report is not in MLflow: MLflow tracking server http://127.0.0.1:9 does not answer"
+        in caplog.text
+    )
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_a_warning_does_not_fail_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Sixty scenes whose answers are always the same: known without a look."""
+    settings = ("validate.min_balance_rows=40", "validate.yes_share=[0, 1]")
+    summary = run(make_chain(tmp_path, scenes=60), tmp_path / "report", *settings)
+    assert summary["passed"]
+    assert warned_rules(summary) == {"not_answerable_blind"}
+    assert "not_answerable_blind" in caplog.text
+    assert "warning" in (tmp_path / "report" / "index.html").read_text()
 
 
 def test_only_conversations_are_validated(tmp_path: Path) -> None:
