@@ -184,16 +184,25 @@ class _Regions:
         return tuple(region for region in self._found.values() if region.id in ids)
 
     def _region(self, mention: int) -> AskedRegion:
-        mask = None if self._masks is None else _mask_key(self._masks[mention], mention)
-        box = None if self._boxes is None else _box(self._boxes[mention], mention)
-        if (mask, box) not in self._found:
-            if mask is not None:
-                self._check(mask, mention)
-                self.size = mask[2], mask[1]
-            rle = None if mask is None else {"size": [*mask[1:]], "counts": mask[0]}
-            corners = box or _box_of(rle or {})
-            self._found[mask, box] = AskedRegion(len(self._found), CATEGORY, rle, corners)
-        return self._found[mask, box]
+        rle = None if self._masks is None else self._masks[mention]
+        box = None if self._boxes is None else self._boxes[mention]
+        try:
+            key = rle and (rle["counts"], *rle["size"]), box and (*box,)
+            known = self._found.get(key)
+        except (TypeError, KeyError):
+            key, known = (None, None), None  # it is broken, as will be found
+        if known is None:
+            known = self._found[key] = self._new(rle, box, mention)
+        return known
+
+    def _new(self, rle: Any, box: Any, mention: int) -> AskedRegion:
+        mask = None if self._masks is None else _mask_key(rle, mention)
+        corners = None if self._boxes is None else _box(box, mention)
+        if mask is not None:
+            self._check(mask, mention)
+            self.size = mask[2], mask[1]
+        plain = None if mask is None else {"size": [*mask[1:]], "counts": mask[0]}
+        return AskedRegion(len(self._found), CATEGORY, plain, corners or _box_of(plain or {}))
 
     def _check(self, mask: _MaskKey, mention: int) -> None:
         counts, height, width = mask
@@ -239,16 +248,17 @@ def mask_areas(masks: Sequence[str]) -> list[tuple[int, int] | None]:
     for k in range(1, min(lengths.max(initial=1), _DIGITS)):
         longer = (lengths > k).nonzero()[0]
         values[longer] = (values[longer] << 5) | (digits[ends[longer] - k] & 0x1F)
+    values[lengths > _DIGITS] = -(2**60)  # no run is that long: let it be found broken
     bounds = [0, *ends.searchsorted(np.cumsum([len(text) for text in texts]))]
-    areas = iter([_areas(values[a:b], lengths[a:b]) for a, b in pairwise(bounds)])
+    areas = iter([_areas(values[a:b]) for a, b in pairwise(bounds)])
     return [next(areas) if is_good else None for is_good in good]
 
 
-def _areas(values: NDArray[np.int64], lengths: NDArray[np.int64]) -> tuple[int, int] | None:
-    """Undo the differences, in place, and add up; None where a run is negative, or longer than any can be."""
+def _areas(values: NDArray[np.int64]) -> tuple[int, int] | None:
+    """Undo the differences, in place, and add up; None where a run is negative."""
     for runs in (values[1::2], values[2::2]):
-        np.cumsum(runs, out=runs)
-    if values.min() < 0 or lengths.max() > _DIGITS:
+        runs.cumsum(out=runs)
+    if values.min() < 0:
         return None
     foreground = int(values[1::2].sum())
     return int(values.sum()) - foreground, foreground
