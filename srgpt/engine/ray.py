@@ -16,6 +16,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -108,8 +109,9 @@ def _join(engine: EngineParams) -> None:
             quiet |= {"num_cpus": max(engine.workers, len(os.sched_getaffinity(0))),
                       "include_dashboard": False, "object_store_memory": _STORE_BYTES}  # fmt: skip
         try:
+            _reach(engine.ray_address)
             ray.init(address=engine.ray_address or "local", **quiet)
-        except (ConnectionError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(
                 f"engine.ray_address = {engine.ray_address}: no Ray cluster answers there ({error}). "
                 "Start one with `ray start --head`, or set it to null for one of this process."
@@ -118,6 +120,13 @@ def _join(engine: EngineParams) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+
+
+def _reach(address: str | None) -> None:
+    """Raise :class:`OSError` where nobody listens at ``host:port``; Ray itself would try for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _most(engine: EngineParams, gpus: float) -> int:

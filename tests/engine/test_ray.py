@@ -26,6 +26,15 @@ SMALL = {
 }
 
 
+def test_a_cluster_that_does_not_answer_is_a_clear_error(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    writer = TableWriter(str(tmp_path / "t"), "graphs", stage="lift", dataset="d", params={})
+    for address in ("127.0.0.1:9", "auto"):
+        engine = EngineParams(backend="ray", ray_address=address)
+        with pytest.raises(InputError, match=f"engine.ray_address = {address}: no Ray cluster answers there"):
+            map_table(partial(dies_on, set()), TASKS, writer, engine)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """Whatever a test starts ends with the module."""
