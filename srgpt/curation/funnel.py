@@ -12,6 +12,8 @@ from srgpt.curation.figures import Figures
 from srgpt.curation.store import Store
 from srgpt.curation.totals import is_part, scenes_of
 
+_PICTURES = {"graphs": "pictures with a graph", "conversations": "pictures asked about"}
+
 OTHER = "not-recorded"
 """Why something is missing downstream without a record of the reason."""
 
@@ -58,7 +60,7 @@ def of_scenes(store: Store, urls: Mapping[str, str]) -> list[Step]:
         if steps:
             missing = steps[-1].kept - kept
             lost = _fitted(lost, missing)
-        steps.append(Step(manifest.stage, kept, _sorted(lost), "pictures"))
+        steps.append(Step(manifest.stage, kept, _sorted(lost), _PICTURES.get(role, "pictures")))
     return steps
 
 

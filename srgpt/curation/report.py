@@ -14,6 +14,9 @@ from srgpt.curation.expectations import plain
 from srgpt.curation.gallery import Card, group_of
 from srgpt.records import QUALITATIVE, QUANTITATIVE, UNIT_OF
 
+TRUTHS = {"cuboids": "true boxes", "perceived": "perceived boxes", "imported": "the import"}
+"""Where facts come from, as people read it."""
+
 FIRST = 4
 """Scenes of the gallery that are open at first."""
 
@@ -26,7 +29,7 @@ def page(summary: dict[str, Any], cards: Sequence[Card] = ()) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(percent=percent, number=number, words=words)
+    environment.filters.update(percent=percent, number=number, words=words, cell=cell)
     template = (resources.files("srgpt") / "curation" / "report.html.j2").read_text(encoding="utf-8")
     tables = [
         {"name": name, "rules": rules, "broken": sum(not rule["passed"] for rule in rules)}
@@ -108,6 +111,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     found = summary["distributions"]
     asked = sum(found["questions"].values())
     accuracy, error = label_accuracy(summary), length_error(summary)
+    origin = " and ".join(TRUTHS.get(t, t) for t in summary["truths"])
     result = [
         {
             "title": "pictures asked about",
@@ -122,7 +126,7 @@ def tiles(summary: Mapping[str, Any]) -> list[dict[str, str]]:
         {
             "title": "questions",
             "figure": number(asked),
-            "below": f"{number(len(found['questions']))} categories, facts from {' and '.join(summary['truths'])}",
+            "below": f"{number(len(found['questions']))} categories, facts from {origin}",
         },
     ]
     if accuracy is not None:
@@ -239,6 +243,13 @@ def number(value: float | None, digits: int = 3) -> str:
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
+
+
+def cell(value: object) -> str:
+    """Write what a rule found, whatever it is."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "–" if value is None else str(value)
 
 
 def words(name: str) -> str:

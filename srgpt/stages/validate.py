@@ -165,6 +165,7 @@ def _judge(
             },
             "distributions": counted.to_json(),
             "truths": sorted(data.truths),
+            "synthetic": data.synthetic,
         }
     return summary, cards
 
