@@ -308,7 +308,9 @@ class PerceiveParams(Section):
     @model_validator(mode="after")
     def _vocabulary(self) -> PerceiveParams:
         if self.tags == "vocabulary" and not self.tagging.vocabulary:
-            raise ValueError("tags is vocabulary, and tagging.vocabulary is empty: list the words to look for")
+            raise ValueError(
+                "tags is vocabulary, and tagging.vocabulary is empty: list the words to look for"
+            )
         return self
 
 
@@ -425,7 +427,16 @@ class AskParams(Section):
 
     def recorded(self) -> dict[str, Any]:
         """Return plain data for manifests: what decides what is written, and not how the endpoint is reached."""
-        how = {"concurrency", "timeout", "attempts", "backoff", "max_wait", "max_failures", "cache", "api_key_env"}
+        how = {
+            "concurrency",
+            "timeout",
+            "attempts",
+            "backoff",
+            "max_wait",
+            "max_failures",
+            "cache",
+            "api_key_env",
+        }
         return self.model_dump(mode="json", exclude={"rephrase": how})
 
 
