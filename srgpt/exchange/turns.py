@@ -98,10 +98,11 @@ def text_of(value: Any, name: str, reason: str = "bad-text") -> str:
     """Return a string that is not empty and can be stored; :class:`UnusableError` where it is none."""
     if not isinstance(value, str) or not value:
         raise UnusableError(reason, f"{name}: a text was expected, found {_shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise UnusableError(reason, f"{name}: character {error.start} is not Unicode") from None
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise UnusableError(reason, f"{name}: character {error.start} is not Unicode") from None
     return value
 
 
