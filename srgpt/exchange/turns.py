@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -36,9 +36,8 @@ _MENTION = re.compile(r"<mask>(?: ?<depth>)?")
 _OURS = re.compile(r"<region(\d+)>")
 _ANSWERED = re.compile(r"(Region \[)(\d+)(?=\])")
 _IMAGE = re.compile(rf"{IMAGE}\n|\n{IMAGE}|{IMAGE}")
-_RLE = re.compile(r"[0-o]*[0-O]")
 _DIGITS = 7
-"""Of a run's length at most: 34 bits of pixels are more than any mask has."""
+"""Of a number in an RLE at most: 34 bits of pixels are more than any mask has."""
 _RESERVED = re.compile(
     r"<(?:mask|depth|image|region\d+|s|/s|pad|unk|bos|eos|user|assistant|\|[a-z0-9_]+\|)>", re.IGNORECASE
 )
@@ -49,7 +48,8 @@ _HUMAN, _MODEL = ("human", "user"), ("gpt", "assistant")
 
 @dataclass(frozen=True)
 class Talk:
-    """The turns of one row and the regions that they mention; ``dropped`` are turns (from 0) left out, and why.
+    """The turns of one row and the regions that they mention; ``dropped`` are turns left out, each with
+    its number from 0, reason and detail.
 
     ``size`` is (width, height) of the masks; None where there is no mask.
     """
@@ -57,7 +57,7 @@ class Talk:
     regions: tuple[AskedRegion, ...]
     turns: tuple[Turn, ...]
     size: tuple[int, int] | None = None
-    dropped: tuple[tuple[int, UnusableError], ...] = field(default=(), compare=False)
+    dropped: tuple[tuple[int, str, str], ...] = ()
 
 
 # In -------------------------------------------------------------------------------------------------------
@@ -77,20 +77,18 @@ def read_talk(conversations: Any, rle: Any = None, bbox: Any = None) -> Talk:
         raise UnusableError("mentions-without-regions", f"{count} mentions, neither rle nor bbox")
     regions = _Regions(masks, boxes)
     turns: list[Turn] = []
-    dropped: list[tuple[int, UnusableError]] = []
+    dropped: list[tuple[int, str, str]] = []
     mention = 0
     for number, (question, answer) in enumerate(pairs):
         here = len(question) - 1
         try:
             turns.append(_turn(question, answer, regions.ids(range(mention, mention + here))))
         except UnusableError as error:
-            dropped.append((number, error))
+            dropped.append((number, error.reason, error.detail))
         mention += here
     if not turns:
-        first = dropped[0][1]
-        raise UnusableError(
-            "no-usable-turns", f"{len(dropped)} turns, the first: {first.reason}: {first.detail}"
-        )
+        _, reason, detail = dropped[0]
+        raise UnusableError("no-usable-turns", f"{len(dropped)} turns, the first: {reason}: {detail}")
     return Talk(regions.used(turns), tuple(turns), regions.size, tuple(dropped))
 
 
@@ -238,21 +236,35 @@ def mask_areas(masks: Sequence[str]) -> list[tuple[int, int] | None]:
     These are the sums of :func:`srgpt.records.rle_runs`, which explains the format, but found many times faster: all
     masks are taken apart together.
     """
-    good = [_RLE.fullmatch(mask) is not None for mask in masks]
-    texts = [mask for mask, is_good in zip(masks, good, strict=True) if is_good]
-    digits = np.frombuffer("".join(texts).encode("ascii"), np.uint8) - np.uint8(48)
+    numbers = _numbers(masks)
+    if numbers is None:  # one of them is broken
+        return [None] if len(masks) == 1 else [area for mask in masks for area in mask_areas([mask])]
+    return [_areas(values) for values in numbers]
+
+
+def _numbers(masks: Sequence[str]) -> list[NDArray[np.int64]] | None:
+    """Return each string's numbers, differences not yet undone; None where one is no RLE."""
+    text = "".join(masks)
+    if not text.isascii() or not all(masks):
+        return None
+    if not masks:
+        return []
+    digits = np.frombuffer(text.encode("ascii"), np.uint8) - np.uint8(48)
+    stops = np.cumsum([len(mask) for mask in masks])
+    if digits.max() > 63 or digits[stops - 1].max() >= 0x20:
+        return None
     ends = (digits < 0x20).nonzero()[0]
-    lengths = ends + 1
-    lengths[1:] -= lengths[:-1].copy()
+    lengths = np.diff(ends, prepend=-1)
+    longest = int(lengths.max())
+    if longest > _DIGITS:
+        return None
     last = digits[ends].astype(np.int64)
     values = (last & 0x1F) - ((last & 0x10) << 1)  # the last digit has the sign
-    for k in range(1, min(lengths.max(initial=1), _DIGITS)):
+    for k in range(1, longest):
         longer = (lengths > k).nonzero()[0]
         values[longer] = (values[longer] << 5) | (digits[ends[longer] - k] & 0x1F)
-    values[lengths > _DIGITS] = -(2**60)  # no run is that long: let it be found broken
-    bounds = [0, *ends.searchsorted(np.cumsum([len(text) for text in texts]))]
-    areas = iter([_areas(values[a:b]) for a, b in pairwise(bounds)])
-    return [next(areas) if is_good else None for is_good in good]
+    bounds = [0, *ends.searchsorted(stops).tolist()]
+    return [values[a:b] for a, b in pairwise(bounds)]
 
 
 def _areas(values: NDArray[np.int64]) -> tuple[int, int] | None:

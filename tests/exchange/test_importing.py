@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import multiprocessing
 import os
@@ -153,6 +154,26 @@ def test_every_row_that_cannot_be_used_is_kept_aside_with_its_reason(tmp_path: P
         start, end = map(int, item["detail"].split("bytes ")[1].split(":")[0].split(" to "))
         assert json.loads(data[start:end]) == row
     assert found[1]["id"] == f"{21:016x}-2/0"
+
+
+def test_rejected_rows_leave_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Imports run without Python's search for cycles, so that rows must not be in any."""
+    monkeypatch.setattr(importing, "SHARD_ROWS", 512)
+
+    def garbage(count: int) -> int:
+        bad = [{**osd_row(i), "filename": ".."} for i in range(count)]
+        for row in bad[::2]:
+            row["filename"], row["conversations"][1]["value"] = f"{len(row)}", ""
+        given = source(tmp_path, [*bad, osd_row(0)])
+        gc.collect()
+        gc.disable()
+        run(given, str(tmp_path / f"out{count}"))
+        found = gc.collect()
+        gc.enable()
+        return found
+
+    garbage(2)
+    assert abs(garbage(40) - garbage(200)) < 100
 
 
 def test_the_wrong_folder_of_pictures_is_noticed_at_once(tmp_path: Path) -> None:

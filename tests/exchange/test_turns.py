@@ -151,7 +151,7 @@ def test_a_turn_that_cannot_be_used_is_left_out_alone(
     changed: dict[str, Any], turns: list[int], reason: str
 ) -> None:
     talk = read_talk(**changed)
-    assert [(number, error.reason) for number, error in talk.dropped] == [(t, reason) for t in turns]
+    assert [(number, why) for number, why, _ in talk.dropped] == [(t, reason) for t in turns]
     assert len(talk.turns) == 3 - len(turns)
 
 
