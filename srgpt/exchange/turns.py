@@ -169,7 +169,7 @@ class _Regions:
         self._masks, self._boxes = masks, boxes
         found = (mask.get("counts") for mask in masks or () if isinstance(mask, dict))
         counts = list(dict.fromkeys(c for c in found if isinstance(c, str)))
-        self._areas = dict(zip(counts, mask_areas(counts), strict=True))
+        self._pixels = dict(zip(counts, count_pixels(counts), strict=True))
         self._found: dict[tuple[Any, ...], AskedRegion] = {}
         self.size: tuple[int, int] | None = None
 
@@ -205,11 +205,10 @@ class _Regions:
 
     def _check(self, mask: _MaskKey, mention: int) -> None:
         counts, height, width = mask
-        areas = self._areas[counts]
-        pixels = height * width if min(height, width) > 0 else 0
-        if not 0 < pixels <= MAX_PIXELS or areas is None or sum(areas) != pixels:
+        counted = self._pixels[counts]
+        if counted is None or min(height, width) <= 0 or not height * width == counted[0] <= MAX_PIXELS:
             raise UnusableError("broken-mask", f"mention {mention}: its runs do not add up to its size")
-        if not areas[1]:
+        if not counted[1]:
             raise UnusableError("empty-mask", f"mention {mention}: no pixel is in it")
         if self.size not in (None, (width, height)):
             raise UnusableError("sizes-differ", f"mention {mention}: mask of another size than those before")
@@ -230,31 +229,41 @@ def _box(box: Any, mention: int) -> tuple[float, float, float, float]:
     raise UnusableError("broken-box", f"mention {mention}: not x1, y1, x2, y2 in pixels: {_shown(box)}")
 
 
-def mask_areas(masks: Sequence[str]) -> list[tuple[int, int] | None]:
-    """Return how many pixels each compressed COCO RLE counts as background and as foreground; None for no RLE.
+def count_pixels(masks: Sequence[str]) -> list[tuple[int, bool] | None]:
+    """Return how many pixels each compressed COCO RLE counts, and whether any is in the mask; None for no RLE.
 
-    These are the sums of :func:`srgpt.records.rle_runs`, which explains the format, but found many times faster: all
-    masks are taken apart together.
+    As :func:`srgpt.records.rle_runs` would have it, which explains the format, but many times faster: all masks are
+    taken apart together.
     """
     numbers = _numbers(masks)
-    if numbers is None:  # one of them is broken
-        return [None] if len(masks) == 1 else [area for mask in masks for area in mask_areas([mask])]
-    return [_areas(values) for values in numbers]
+    if numbers is not None:
+        runs, bounds = numbers
+        for a, b in pairwise(bounds):
+            for column in (runs[a + 1 : b : 2], runs[a + 2 : b : 2]):  # undo the differences, in place
+                column.cumsum(out=column)
+        if runs.min() >= 0:
+            totals = np.add.reduceat(runs, bounds[:-1]).tolist()
+            return [
+                (n, bool(runs[a + 1 : b : 2].any()))
+                for n, (a, b) in zip(totals, pairwise(bounds), strict=True)
+            ]
+    if len(masks) < 2:
+        return [None] * len(masks)
+    return [count for mask in masks for count in count_pixels([mask])]  # one of them is broken
 
 
-def _numbers(masks: Sequence[str]) -> list[NDArray[np.int64]] | None:
-    """Return each string's numbers, differences not yet undone; None where one is no RLE."""
+def _numbers(masks: Sequence[str]) -> tuple[NDArray[np.int64], list[int]] | None:
+    """Return the numbers of all masks, differences not yet undone, and the bounds of each; None where one is no RLE."""
     text = "".join(masks)
-    if not text.isascii() or not all(masks):
+    if not masks or not all(masks) or not text.isascii():
         return None
-    if not masks:
-        return []
     digits = np.frombuffer(text.encode("ascii"), np.uint8) - np.uint8(48)
     stops = np.cumsum([len(mask) for mask in masks])
     if digits.max() > 63 or digits[stops - 1].max() >= 0x20:
         return None
     ends = (digits < 0x20).nonzero()[0]
-    lengths = np.diff(ends, prepend=-1)
+    lengths = ends + 1
+    lengths[1:] -= lengths[:-1].copy()
     longest = int(lengths.max())
     if longest > _DIGITS:
         return None
@@ -263,18 +272,7 @@ def _numbers(masks: Sequence[str]) -> list[NDArray[np.int64]] | None:
     for k in range(1, longest):
         longer = (lengths > k).nonzero()[0]
         values[longer] = (values[longer] << 5) | (digits[ends[longer] - k] & 0x1F)
-    bounds = [0, *ends.searchsorted(stops).tolist()]
-    return [values[a:b] for a, b in pairwise(bounds)]
-
-
-def _areas(values: NDArray[np.int64]) -> tuple[int, int] | None:
-    """Undo the differences, in place, and add up; None where a run is negative."""
-    for runs in (values[1::2], values[2::2]):
-        runs.cumsum(out=runs)
-    if values.min() < 0:
-        return None
-    foreground = int(values[1::2].sum())
-    return int(values.sum()) - foreground, foreground
+    return values, [0, *ends.searchsorted(stops).tolist()]
 
 
 def _box_of(rle: dict[str, Any]) -> tuple[float, float, float, float]:
