@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import posixpath
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from srgpt.records import encode_png
-from srgpt.sources.pictures import UnusableError, decode, without_metadata
+from srgpt.sources.pictures import FORMATS, UnusableError, decode, look_at, without_metadata
 from srgpt.storage import filesystem, io_errors
 
 MAX_PIXELS = 2**27
@@ -40,11 +42,14 @@ def read_image(data: bytes, name: str) -> tuple[bytes, tuple[int, int]]:
     Pixels stay as they are stored, for masks lie on those: a rotation in EXIF is not applied. Raises
     :class:`UnusableError` where the picture cannot be decoded.
     """
-    image, form = decode(data, name, "image", max_pixels=MAX_PIXELS)
+    look_at(data, name, max_pixels=MAX_PIXELS, side=1)  # a JPEG is read to its end, but not computed in full
+    with Image.open(io.BytesIO(data), formats=FORMATS) as opened:
+        size, form = opened.size, opened.format or ""
     plain = without_metadata(data, form)
     if plain is None:
+        image, _ = decode(data, name, "image", max_pixels=MAX_PIXELS)
         plain = encode_png(np.asarray(image.convert("RGB")))
-    return plain, image.size
+    return plain, size
 
 
 def read_depth(data: bytes, name: str, size: tuple[int, int]) -> bytes:

@@ -129,6 +129,7 @@ def bad_rows() -> list[tuple[Any, str]]:
         (["not", "a", "row"], "not-a-row"),
         (broken, "unsupported-format"),
         (other, "sizes-differ"),
+        (osd_row(30), "truncated-image"),
         ({**osd_row(29), "rle": []}, "mentions-without-regions"),
     ]
 
@@ -138,9 +139,11 @@ def test_every_row_that_cannot_be_used_is_kept_aside_with_its_reason(tmp_path: P
 
     bad = bad_rows()
     rows = [osd_row(0), *[row for row, _ in bad], osd_row(1)]
-    names = [osd_row(i)["filename"] for i in (0, 1, 21, 23, 24)]
+    names = [osd_row(i)["filename"] for i in (0, 1, 21, 23, 24, 30)]
     images, _ = write_pictures(tmp_path, names)
     (Path(images) / f"{23:016x}.jpg").write_bytes(b"no picture")
+    cut = Path(images) / f"{30:016x}.jpg"
+    cut.write_bytes(cut.read_bytes()[:-200])
     Image.new("RGB", (10, 10)).save(Path(images) / f"{24:016x}.jpg")
     given = source(tmp_path, rows, images=images)
     manifest = run(given, str(tmp_path / "out"))
