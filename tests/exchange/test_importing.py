@@ -160,7 +160,7 @@ def test_every_row_that_cannot_be_used_is_kept_aside_with_its_reason(tmp_path: P
 
 
 def test_rejected_rows_leave_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Imports run without Python's search for cycles, so that rows must not be in any."""
+    """Within a shard nobody looks for cycles, so that rows must not be in any."""
     monkeypatch.setattr(importing, "SHARD_ROWS", 512)
 
     def garbage(count: int) -> int:
