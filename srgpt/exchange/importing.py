@@ -19,6 +19,7 @@ from srgpt import __version__
 from srgpt.errors import InputError, SrgptError
 from srgpt.exchange import llava, osd
 from srgpt.exchange.drafts import Draft
+from srgpt.exchange.masks import Pixels, pixels_of
 from srgpt.exchange.pixels import fetch, read_depth, read_image
 from srgpt.exchange.reading import Row, read_rows
 from srgpt.params import check_dataset
@@ -41,7 +42,7 @@ from srgpt.storage import (
     write_shard,
 )
 
-FORMATS: dict[str, Callable[[Any], Draft]] = {"osd": osd.read, "llava": llava.read}
+FORMATS: dict[str, Callable[[Any, Pixels], Draft]] = {"osd": osd.read, "llava": llava.read}
 
 STAGE = "import"
 BATCH = 64
@@ -289,7 +290,8 @@ def _shards(source: Source, rows: Iterator[Row]) -> Iterator[_Shard]:
 
 def _add(source: Source, shard: _Shard, batch: Sequence[Row]) -> None:
     """Add rows to a shard; what cannot be used is set aside."""
-    drafts = [_draft(source, row) for row in batch]
+    counted = pixels_of(row.value.get("rle") for row in batch if isinstance(row.value, dict))
+    drafts = [_draft(source, row, counted) for row in batch]
     pixels = _Pixels.of(source, [draft for draft in drafts if isinstance(draft, Draft)])
     for row, draft in zip(batch, drafts, strict=True):
         if isinstance(draft, Draft):
@@ -300,7 +302,7 @@ def _add(source: Source, shard: _Shard, batch: Sequence[Row]) -> None:
     shard.row, shard.byte = batch[-1].number + 1, batch[-1].end
 
 
-def _draft(source: Source, row: Row) -> Draft | tuple[str, str]:
+def _draft(source: Source, row: Row, counted: Pixels) -> Draft | tuple[str, str]:
     """Read a row; return reason and detail where it cannot be used.
 
     Not the exception, which would keep what was read alive in a cycle.
@@ -308,7 +310,7 @@ def _draft(source: Source, row: Row) -> Draft | tuple[str, str]:
     if row.problem is not None:
         return "not-json", row.problem
     try:
-        return FORMATS[source.format](row.value)
+        return FORMATS[source.format](row.value, counted)
     except UnusableError as error:
         return error.reason, error.detail
 

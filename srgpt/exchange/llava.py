@@ -10,12 +10,16 @@ import posixpath
 from typing import Any
 
 from srgpt.exchange.drafts import Draft, file_path
+from srgpt.exchange.masks import Pixels
 from srgpt.exchange.turns import read_talk, text_of
 from srgpt.sources.pictures import UnusableError
 
 
-def read(row: Any) -> Draft:
-    """Read a row. Raises :class:`UnusableError` where it cannot be used as a whole."""
+def read(row: Any, pixels: Pixels | None = None) -> Draft:
+    """Read a row; ``pixels`` are those of its masks.
+
+    Raises :class:`UnusableError` where it cannot be used as a whole.
+    """
     if not isinstance(row, dict):
         raise UnusableError("not-a-row", f"an object was expected, found {type(row).__name__}")
     image = row.get("image")
@@ -25,5 +29,5 @@ def read(row: Any) -> Draft:
         raise UnusableError("not-one-picture", "'image' names no picture, or several")
     path = file_path(text_of(image, "image", "bad-filename"))
     stem = posixpath.splitext(path)[0]
-    talk = read_talk(row.get("conversations"), row.get("rle"), row.get("bbox"))
+    talk = read_talk(row.get("conversations"), row.get("rle"), row.get("bbox"), pixels)
     return Draft(stem, path, f"{stem}.png", talk)

@@ -8,17 +8,21 @@ from __future__ import annotations
 from typing import Any
 
 from srgpt.exchange.drafts import Draft, file_path
+from srgpt.exchange.masks import Pixels
 from srgpt.exchange.turns import read_talk, text_of, write_talk
 from srgpt.records import Conversation
 from srgpt.sources.pictures import UnusableError
 
 
-def read(row: Any) -> Draft:
-    """Read a row. Raises :class:`UnusableError` where it cannot be used as a whole."""
+def read(row: Any, pixels: Pixels | None = None) -> Draft:
+    """Read a row; ``pixels`` are those of its masks.
+
+    Raises :class:`UnusableError` where it cannot be used as a whole.
+    """
     if not isinstance(row, dict):
         raise UnusableError("not-a-row", f"an object was expected, found {type(row).__name__}")
     name = file_path(text_of(row.get("filename"), "filename", "bad-filename"))
-    talk = read_talk(row.get("conversations"), row.get("rle"), row.get("bbox"))
+    talk = read_talk(row.get("conversations"), row.get("rle"), row.get("bbox"), pixels)
     return Draft(name, f"{name}.jpg", f"{name}.png", talk)
 
 

@@ -12,12 +12,11 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from srgpt.exchange.masks import MAX_PIXELS, Pixels, pixels_of
 from srgpt.exchange.recognition import recognise
 from srgpt.records import AskedRegion, Conversation, Turn, encode_rle
 from srgpt.sources.pictures import UnusableError
@@ -26,9 +25,6 @@ IMAGE, MENTION = "<image>", "<mask> <depth>"
 CATEGORY = "object"
 """Of a region whose category the file does not name."""
 
-MAX_PIXELS = 2**28
-"""A larger mask is taken for a broken one: whoever decodes it would run out of memory."""
-
 _FAR = 1e9
 """Pixels from the picture beyond which a corner is an error."""
 
@@ -36,8 +32,6 @@ _MENTION = re.compile(r"<mask>(?: ?<depth>)?")
 _OURS = re.compile(r"<region(\d+)>")
 _ANSWERED = re.compile(r"(Region \[)(\d+)(?=\])")
 _IMAGE = re.compile(rf"{IMAGE}\n|\n{IMAGE}|{IMAGE}")
-_DIGITS = 7
-"""Of a number in an RLE at most: 34 bits of pixels are more than any mask has."""
 _RESERVED = re.compile(
     r"<(?:mask|depth|image|region\d+|s|/s|pad|unk|bos|eos|user|assistant|\|[a-z0-9_]+\|)>", re.IGNORECASE
 )
@@ -63,8 +57,8 @@ class Talk:
 # In -------------------------------------------------------------------------------------------------------
 
 
-def read_talk(conversations: Any, rle: Any = None, bbox: Any = None) -> Talk:
-    """Read the columns ``conversations``, ``rle`` and ``bbox`` of a row.
+def read_talk(conversations: Any, rle: Any = None, bbox: Any = None, pixels: Pixels | None = None) -> Talk:
+    """Read the columns ``conversations``, ``rle`` and ``bbox`` of a row; ``pixels`` are those of its masks.
 
     A turn that cannot be used is left out. Raises :class:`UnusableError` where the row as a whole cannot:
     ``bad-conversations``, ``bad-image-placeholder``, ``mentions-without-regions``, ``sizes-differ``,
@@ -75,7 +69,7 @@ def read_talk(conversations: Any, rle: Any = None, bbox: Any = None) -> Talk:
     masks, boxes = _mentions("rle", rle, count), _mentions("bbox", bbox, count)
     if count and masks is None and boxes is None:
         raise UnusableError("mentions-without-regions", f"{count} mentions, neither rle nor bbox")
-    regions = _Regions(masks, boxes)
+    regions = _Regions(masks, boxes, pixels_of([masks]) if pixels is None else pixels)
     turns: list[Turn] = []
     dropped: list[tuple[int, str, str]] = []
     mention = 0
@@ -142,12 +136,14 @@ def _turn(question: list[str], answer: str, regions: tuple[int, ...]) -> Turn:
     if not regions or plain:  # a question may be its mentions alone
         _check_text("question", plain)
     _check_text("answer", answer)
-    named = [int(k) for _, k in _ANSWERED.findall(answer)]
-    if named and max(named) >= len(regions):
-        raise UnusableError(
-            "answer-names-no-region", f"Region [{max(named)}], the question mentions {len(regions)}"
-        )
-    asked = question[0] + "".join(f"<region{k}>{text}" for k, text in enumerate(question[1:]))
+    for _, k in _ANSWERED.findall(answer):
+        if int(k) >= len(regions):
+            raise UnusableError(
+                "answer-names-no-region", f"Region [{k}], the question mentions {len(regions)}"
+            )
+    asked = question[0]
+    for number, text in enumerate(question[1:]):
+        asked += f"<region{number}>{text}"
     category, value, unit = recognise(asked, answer)
     return Turn(asked, answer, category, regions, value, unit)
 
@@ -165,11 +161,8 @@ _MaskKey = tuple[str, int, int]
 class _Regions:
     """The regions behind the mentions of a row, equal ones being one, numbered as they are first mentioned."""
 
-    def __init__(self, masks: list[Any] | None, boxes: list[Any] | None) -> None:
-        self._masks, self._boxes = masks, boxes
-        found = (mask.get("counts") for mask in masks or () if isinstance(mask, dict))
-        counts = list(dict.fromkeys(c for c in found if isinstance(c, str)))
-        self._pixels = dict(zip(counts, count_pixels(counts), strict=True))
+    def __init__(self, masks: list[Any] | None, boxes: list[Any] | None, pixels: Pixels) -> None:
+        self._masks, self._boxes, self._pixels = masks, boxes, pixels
         self._found: dict[tuple[Any, ...], AskedRegion] = {}
         self.size: tuple[int, int] | None = None
 
@@ -227,52 +220,6 @@ def _box(box: Any, mention: int) -> tuple[float, float, float, float]:
         if -_FAR < x1 <= x2 < _FAR and -_FAR < y1 <= y2 < _FAR:
             return float(x1), float(y1), float(x2), float(y2)
     raise UnusableError("broken-box", f"mention {mention}: not x1, y1, x2, y2 in pixels: {_shown(box)}")
-
-
-def count_pixels(masks: Sequence[str]) -> list[tuple[int, bool] | None]:
-    """Return how many pixels each compressed COCO RLE counts, and whether any is in the mask; None for no RLE.
-
-    As :func:`srgpt.records.rle_runs` would have it, which explains the format, but many times faster: all masks are
-    taken apart together.
-    """
-    numbers = _numbers(masks)
-    if numbers is not None:
-        runs, bounds = numbers
-        for a, b in pairwise(bounds):
-            for column in (runs[a + 1 : b : 2], runs[a + 2 : b : 2]):  # undo the differences, in place
-                column.cumsum(out=column)
-        if runs.min() >= 0:
-            totals = np.add.reduceat(runs, bounds[:-1]).tolist()
-            return [
-                (n, bool(runs[a + 1 : b : 2].any()))
-                for n, (a, b) in zip(totals, pairwise(bounds), strict=True)
-            ]
-    if len(masks) < 2:
-        return [None] * len(masks)
-    return [count for mask in masks for count in count_pixels([mask])]  # one of them is broken
-
-
-def _numbers(masks: Sequence[str]) -> tuple[NDArray[np.int64], list[int]] | None:
-    """Return the numbers of all masks, differences not yet undone, and the bounds of each; None where one is no RLE."""
-    text = "".join(masks)
-    if not masks or not all(masks) or not text.isascii():
-        return None
-    digits = np.frombuffer(text.encode("ascii"), np.uint8) - np.uint8(48)
-    stops = np.cumsum([len(mask) for mask in masks])
-    if digits.max() > 63 or digits[stops - 1].max() >= 0x20:
-        return None
-    ends = (digits < 0x20).nonzero()[0]
-    lengths = ends + 1
-    lengths[1:] -= lengths[:-1].copy()
-    longest = int(lengths.max())
-    if longest > _DIGITS:
-        return None
-    last = digits[ends].astype(np.int64)
-    values = (last & 0x1F) - ((last & 0x10) << 1)  # the last digit has the sign
-    for k in range(1, longest):
-        longer = (lengths > k).nonzero()[0]
-        values[longer] = (values[longer] << 5) | (digits[ends[longer] - k] & 0x1F)
-    return values, [0, *ends.searchsorted(stops).tolist()]
 
 
 def _box_of(rle: dict[str, Any]) -> tuple[float, float, float, float]:
