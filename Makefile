@@ -38,8 +38,9 @@ triton: .venv-triton/.done ## Make the environment of the local Triton server on
 demo: setup ## The whole chain, from procedural scenes to a promoted model on Triton (under 10 minutes on 2 cores)
 	$(BIN)/srgpt demo
 
+# Half of the time goes into waiting for processes and servers, so two workers pay even on one core.
 test: setup ## All tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: .venv/.done ## The tests that take seconds
 	$(BIN)/python -m pytest -m "not slow and not triton"

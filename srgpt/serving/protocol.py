@@ -116,13 +116,16 @@ def decode_answer(data: bytes) -> Answer:
 def read_answer(text: str) -> tuple[float | None, str | None]:
     """Read the value an answer states and its unit; (None, None) where it states none.
 
-    A truth is read from what the answer concludes: "... is to the right, so Region [1]." chose Region [1].
+    A truth is read from what the answer concludes: "... is to the right, so Region [1]." chose Region [1], and
+    "The gap is 80 centimeters, so yes." says yes.
     """
+    concluded = verdict(text)
+    if concluded != text and (truth := parse_yes_no(concluded)) is not None:
+        return truth, "truth"
     if (hour := parse_clock(text)) is not None:
         return float(hour), "clock_hours"
     if (metres := parse_length(text)) is not None:
         return metres, "metres"
-    concluded = verdict(text)
     truth = parse_yes_no(concluded)
     if truth is None and (chosen := parse_region(concluded)) is not None:
         truth = {0: 1.0, 1: 0.0}.get(chosen)

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from srgpt.curation.questions import templates
+from srgpt.records import UNIT_OF
 from srgpt.serving.protocol import (
     FIELDS,
     MAX_IMAGE_BYTES,
@@ -124,6 +125,6 @@ CONCLUSIONS = [
 
 @pytest.mark.parametrize(("category", "line", "truth"), CONCLUSIONS)
 def test_every_answer_that_is_taught_is_read_as_it_was_meant(category: str, line: str, truth: float) -> None:
-    assert category.endswith(("_predicate", "_choice"))
-    text = line.replace("{A}", "Region [0]").replace("{B}", "Region [1]")
+    assert UNIT_OF[category] == "truth"
+    text = line.format(A="Region [0]", B="Region [1]", X="1.20 meters", Y="3.00 feet")
     assert read_answer(text) == (truth, "truth")
