@@ -57,6 +57,8 @@ _MARK = 2**20
 """Bytes at either end of the file that tell it from another one of its size."""
 
 _PROGRESS = "progress.json"
+_COLLECT = 32
+"""Shards after which garbage is collected."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +215,8 @@ def _write_shards(source: Source, scenes: TableWriter, talks: TableWriter, limit
                 write_json(saved, asdict(progress))
             note = f"{progress.row} rows, {progress.set_aside} set aside"
             advance(progress.byte // _MB - before.byte // _MB, note=note)
-            gc.collect(0)
+            if progress.shards % _COLLECT == 0:
+                gc.collect()
     return progress
 
 

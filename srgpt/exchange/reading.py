@@ -118,19 +118,18 @@ def _array_row(url: str, window: _Window, number: int) -> Row:
     """Parse the value that begins here, reading on while it has not ended."""
     while True:
         start = window.position
-        problem: Exception
         try:
             value, end = _decode(window.text, start)
         except (ValueError, RecursionError) as error:
-            problem = error
+            # not the error itself, which would keep the whole window alive in a cycle
+            offset, words = getattr(error, "pos", start) - start, _words(error)
         else:
             # a number at the end of what was read may have more digits
             if end < len(window.text) or not window.grow():
                 return _row(window, number, value, end - start)
             continue
         if len(window.text) - start > MAX_ROW or not window.grow():
-            place = window.position + getattr(problem, "pos", start) - start
-            raise _broken(url, number, window.at(place), _words(problem), window.at())
+            raise _broken(url, number, window.at() + offset, words, window.at())
 
 
 def _row(window: _Window, number: int, value: Any, length: int) -> Row:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from srgpt import storage
 from srgpt.errors import InputError, SrgptError
-from srgpt.exchange import importing
+from srgpt.exchange import importing, reading
 from srgpt.exchange.importing import Source, run
 from srgpt.records import Conversation, Scene
 from tests.exchange.rows import HEIGHT, WIDTH, llava_row, osd_row, tree, write_pictures, write_rows
@@ -162,6 +162,7 @@ def test_every_row_that_cannot_be_used_is_kept_aside_with_its_reason(tmp_path: P
 def test_rejected_rows_leave_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a shard nobody looks for cycles, so that rows must not be in any."""
     monkeypatch.setattr(importing, "SHARD_ROWS", 512)
+    monkeypatch.setattr(reading, "CHUNK", 1000)
 
     def garbage(count: int) -> int:
         bad = [{**osd_row(i), "filename": ".."} for i in range(count)]
