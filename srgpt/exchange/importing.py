@@ -48,7 +48,7 @@ STAGE = "import"
 BATCH = 64
 """Rows whose pictures are fetched together."""
 
-SHARD_ROWS = 512
+SHARD_ROWS = 1024
 SHARD_BYTES = 128 * 2**20
 """A shard is written when it has so many rows, or so many bytes of pictures."""
 

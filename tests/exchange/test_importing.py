@@ -161,7 +161,7 @@ def test_every_row_that_cannot_be_used_is_kept_aside_with_its_reason(tmp_path: P
 
 def test_rejected_rows_leave_nothing_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a shard nobody looks for cycles, so that rows must not be in any."""
-    monkeypatch.setattr(importing, "SHARD_ROWS", 512)
+    monkeypatch.setattr(importing, "SHARD_ROWS", 1024)
     monkeypatch.setattr(reading, "CHUNK", 1000)
 
     def garbage(count: int) -> int:
