@@ -281,15 +281,19 @@ def sigma(category: str, a: Subject, b: Subject | None = None) -> float | None:
     return error_chance(measure(a.box) - measure(b.box), deviation)
 
 
+_NORMAL = NormalDist()
+
+
 def error_chance(difference: float, deviation: float) -> float:
     """Return the chance that a difference, known to a standard deviation, has the other sign."""
-    return NormalDist().cdf(-abs(difference) / deviation) if deviation > 0 else 0.0
+    return _NORMAL.cdf(-abs(difference) / deviation) if deviation > 0 else 0.0
 
 
-def length_sigma(a: Subject, b: Subject, axes: NDArray[np.float64]) -> float | None:
-    """Return the standard deviation of the distance between centres along the axes marked 1 in ``axes`` (3,)."""
+def length_sigma(a: Subject, b: Subject, category: str) -> float:
+    """Return the standard deviation of one of the distances between centres; 0 where it was not estimated."""
     if a.spread is None or b.spread is None:
-        return None
+        return 0.0
+    axes = _AXES[category]
     offset = (b.box.center - a.box.center) * axes
     length = float(np.linalg.norm(offset))
     toward = offset / length if length > 0 else axes
@@ -306,7 +310,7 @@ _AXES = {
 
 def _paired_sigma(category: str, a: Subject, b: Subject, one: Spread, other: Spread) -> float:
     if category != "direction":
-        return length_sigma(a, b, _AXES[category]) or 0.0
+        return length_sigma(a, b, category)
     dx, _, dz = b.box.center - a.box.center
     length = math.hypot(dx, dz)
     across = np.array([dz, 0.0, -dx]) / max(length, 1e-9)

@@ -10,6 +10,7 @@ import numpy as np
 import yaml
 
 from srgpt.curation.facts import Subject
+from srgpt.geometry.units import format_clock, format_length
 from srgpt.records import UNIT_OF, Turn
 
 _FILES = ("templates.yaml", "reasoning.yaml")
@@ -55,6 +56,23 @@ def phrase(
         UNIT_OF[category],
         sigma,
     )
+
+
+def state(
+    category: str,
+    subjects: Sequence[Subject],
+    value: float,
+    rng: np.random.Generator,
+    *,
+    sigma: float | None,
+) -> Turn:
+    """Put a fact of one of the benchmark's categories into words, a length in a unit that is drawn."""
+    words = {}
+    if UNIT_OF[category] == "clock_hours":
+        words["X"] = format_clock(int(value))
+    elif UNIT_OF[category] == "metres":
+        words["X"] = format_length(value, rng)
+    return phrase(category, subjects, value, rng, words=words, sigma=sigma)
 
 
 def listed(names: Sequence[str]) -> str:

@@ -16,11 +16,11 @@ from itertools import combinations
 import numpy as np
 
 from srgpt.curation import reasoning
-from srgpt.curation.facts import PAIRED, SINGLE, Spread, Subject, fact, is_clear, sigma, unit_of
-from srgpt.curation.phrasing import phrase, templates
+from srgpt.curation.facts import PAIRED, SINGLE, Spread, Subject, fact, is_clear, sigma
+from srgpt.curation.phrasing import state
 from srgpt.curation.reference import ask_as_reference
-from srgpt.geometry.units import format_clock, format_length
 from srgpt.params import AskParams
+from srgpt.randomness import seeded
 from srgpt.records import (
     QUALITATIVE,
     QUANTITATIVE,
@@ -30,7 +30,6 @@ from srgpt.records import (
     SceneGraph,
     Turn,
 )
-from srgpt.storage import digest
 
 _GROUPS: dict[str, tuple[str, ...]] = {**QUALITATIVE, **QUANTITATIVE}
 
@@ -57,14 +56,6 @@ class Balance:
     def add(self, category: str, answer: bool) -> None:
         """Count an answer."""
         self.counts[category][int(answer)] += 1
-
-
-def seeded(seed: int, *purpose: str) -> np.random.Generator:
-    """Return a generator that depends on the seed and the purpose alone, the same in every process."""
-    return np.random.default_rng(int(digest([seed, *purpose])[:32], 16))
-
-
-__all__ = ["Balance", "ask_scene", "seeded", "templates"]
 
 
 def ask_scene(
@@ -206,23 +197,18 @@ def _pairs(
 def _turn(category: str, pair: _Pair, rng: np.random.Generator, balance: Balance) -> Turn:
     a, b = pair
     if category in SINGLE:
-        return _phrase(category, (a,), fact(category, a.box), rng)
+        return _stated(category, (a,), fact(category, a.box), rng)
     assert b is not None
     if category in PAIRED:
         if rng.integers(2):
             a, b = b, a
-        return _phrase(category, (a, b), fact(category, a.box, b.box), rng)
+        return _stated(category, (a, b), fact(category, a.box, b.box), rng)
     wanted = balance.wanted(category, rng)
     balance.add(category, wanted)
     if bool(fact(category, a.box, b.box)) != wanted:
         a, b = b, a
-    return _phrase(category, (a, b), float(wanted), rng)
+    return _stated(category, (a, b), float(wanted), rng)
 
 
-def _phrase(category: str, subjects: tuple[Subject, ...], value: float, rng: np.random.Generator) -> Turn:
-    words = {}
-    if unit_of(category) == "clock_hours":
-        words["X"] = format_clock(int(value))
-    elif unit_of(category) == "metres":
-        words["X"] = format_length(value, rng)
-    return phrase(category, subjects, value, rng, words=words, sigma=sigma(category, *subjects))
+def _stated(category: str, subjects: tuple[Subject, ...], value: float, rng: np.random.Generator) -> Turn:
+    return state(category, subjects, value, rng, sigma=sigma(category, *subjects))

@@ -30,7 +30,6 @@ MIN_OTHERS, MAX_OTHERS = 2, 4
 _MOST = 24
 """At most so many groups of subjects are looked at per category: a scene of 30 objects has millions."""
 
-_WALK = np.array([1.0, 0.0, 1.0])
 _MARGIN = 0.1
 """Relative difference under which two lengths that an answer compares are a tie."""
 
@@ -58,15 +57,12 @@ class _Scene:
     rng: np.random.Generator
     wanted: Wanted
 
-    def groups(self, sizes: Sequence[int], *, ordered: bool = False) -> Iterator[tuple[Subject, ...]]:
+    def groups(self, sizes: Sequence[int]) -> Iterator[tuple[Subject, ...]]:
         """Yield groups of subjects in random order, sizes and order of mention."""
         for _ in range(_MOST):
             size = int(self.rng.choice(sizes))
             if size <= len(self.subjects):
                 yield tuple(self.subjects[i] for i in self.rng.permutation(len(self.subjects))[:size])
-
-    def pick(self, options: int) -> int:
-        return int(self.rng.integers(options))
 
 
 def questions(
@@ -266,15 +262,12 @@ def _fit_through(scene: _Scene) -> Iterator[Proposal]:
         yield Proposal((a, b, c), float(room > wide), words, chance)
 
 
-def _ground(a: Subject, b: Subject) -> float:
-    return facts.horizontal_distance(a.box, b.box)
-
-
 def _path_choice(scene: _Scene) -> Iterator[Proposal]:
     for a, b, c, d in scene.groups([4]):
-        ways = [_ground(a, via) + _ground(via, b) for via in (c, d)]
+        ground = facts.horizontal_distance
+        ways = [ground(a.box, via.box) + ground(via.box, b.box) for via in (c, d)]
         legs = [(a, c), (c, b), (a, d), (d, b)]
-        deviation = math.hypot(*(facts.length_sigma(x, y, _WALK) or 0.0 for x, y in legs))
+        deviation = math.hypot(*(facts.length_sigma(x, y, "horizontal_distance_data") for x, y in legs))
         apart = ways[1] - ways[0]
         if abs(apart) <= _MARGIN * max(ways) or not _surely(apart, deviation, scene.params):
             continue
@@ -288,7 +281,7 @@ def _closest_to(scene: _Scene) -> Iterator[Proposal]:
     for a, *others in scene.groups(range(MIN_OTHERS + 1, MAX_OTHERS + 2)):
         lengths = [facts.distance(a.box, o.box) for o in others]
         first, second = sorted(range(len(others)), key=lengths.__getitem__)[:2]
-        away = [facts.length_sigma(a, others[k], np.ones(3)) or 0.0 for k in (first, second)]
+        away = [facts.length_sigma(a, others[k], "distance_data") for k in (first, second)]
         apart = lengths[second] - lengths[first]
         if apart <= _MARGIN * lengths[second] or not _surely(apart, math.hypot(*away), scene.params):
             continue
@@ -306,9 +299,7 @@ def _filtered_tallest(scene: _Scene) -> Iterator[Proposal]:
             continue
         winner = found[best] + 1
         words = {"found": _subset(found), "winner": f"Region [{winner}]"}
-        words["found_verb"] = (
-            f"{'is' if len(found) == 1 else 'are'} {listed([f'Region [{k + 1}]' for k in found])}"
-        )
+        words["found_verb"] = f"are {listed([f'Region [{k + 1}]' for k in found])}"
         yield Proposal((a, *others), winner, words)
 
 

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from srgpt.curation.facts import Subject, relation_of
-from srgpt.curation.phrasing import phrase
+from srgpt.curation.phrasing import state
 from srgpt.errors import InputError
 from srgpt.geometry.boxes import box_of_points
-from srgpt.geometry.units import format_clock, format_length
-from srgpt.records import CATEGORIES, UNIT_OF, Node, SceneGraph, Turn, rle_runs
+from srgpt.records import CATEGORIES, Node, SceneGraph, Turn, rle_runs
 
 PAIRS = 3
 QUESTIONS_PER_PAIR = 3
@@ -103,12 +102,7 @@ def _turn(category: str, pair: Sequence[Subject], rng: np.random.Generator) -> T
     a, b = (np.asarray(s.node.points, dtype=np.float64).reshape(-1, 3) for s in pair)
     value = fact(category, a, b)
     asked = pair[:1] if category in ("width_data", "height_data") else pair
-    words = {}
-    if UNIT_OF[category] == "metres":
-        words["X"] = format_length(value, rng)
-    elif category == "direction":
-        words["X"] = format_clock(int(value))
-    return phrase(category, asked, value, rng, words=words, sigma=None)
+    return state(category, asked, value, rng, sigma=None)
 
 
 def _area(node: Node) -> int:

@@ -21,9 +21,9 @@ from typing import Any
 
 from srgpt.curation import rewrites
 from srgpt.curation.completions import Completion, Endpoint, Failure, Message, Request
-from srgpt.curation.questions import seeded
 from srgpt.geometry.language import verdict
 from srgpt.params import RephraseParams
+from srgpt.randomness import seeded
 from srgpt.records import Conversation, Turn
 
 log = logging.getLogger(__name__)

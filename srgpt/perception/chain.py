@@ -22,12 +22,12 @@ from srgpt.perception.detection import load_detector, select
 from srgpt.perception.filtering import load_filter
 from srgpt.perception.gaps import LEVEL, Gap, IncompleteError, SetAsideError, complete
 from srgpt.perception.oracle import degrade
-from srgpt.perception.randomness import seeded
 from srgpt.perception.roles import BBox, DepthEstimate, Detection
 from srgpt.perception.segmentation import load_segmenter, subtract_contained
 from srgpt.perception.tagging import load_tagger
 from srgpt.perception.weights import one_thread, source_name
 from srgpt.perception.words import chosen, ends_in, keep_tags
+from srgpt.randomness import seeded
 from srgpt.records import Region, Scene, encode_depth, encode_rle
 
 if TYPE_CHECKING:

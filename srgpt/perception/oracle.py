@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from srgpt.params import OracleParams
 from srgpt.perception.gaps import Gap, IncompleteError, SetAsideError
-from srgpt.perception.randomness import seeded
+from srgpt.randomness import seeded
 from srgpt.records import Region, Scene, encode_depth, encode_rle
 
 PREFIX = "procedural://"

@@ -11,7 +11,7 @@ from srgpt.params import Params, check_dataset
 from srgpt.records import Rejected
 from srgpt.sources import open_source
 from srgpt.sources.base import Divisible, Work
-from srgpt.storage import Manifest, TableWriter, join, read_json, remove, shard_name
+from srgpt.storage import Manifest, TableWriter, remove, shard_name
 
 
 def run(params: Params, *, source: str | None, out: str, dataset: str) -> Manifest:
@@ -64,7 +64,7 @@ def _load(pieces: Iterator[Work]) -> Mapped:
 
 def _require_scenes(writer: TableWriter, names: list[str]) -> list[dict[str, str]]:
     """Return what was set aside; raise where it is every picture, so that a repaired source is read afresh."""
-    markers = [read_json(join(writer.work, f"{name}.done")) for name in names]
+    markers = writer.markers(names)
     rejected = [item for marker in markers for item in marker["rejected"]]
     if any(marker["shard"]["rows"] for marker in markers):
         return rejected

@@ -18,8 +18,10 @@ from srgpt.params import LiftParams, Params
 from srgpt.records import Rejected, Scene
 from srgpt.schemas import SCHEMAS
 
-_COLUMNS = [name for name in SCHEMAS["scenes"].names if name != "image"]
-"""Lifting never looks at the picture itself."""
+_UNUSED = {"image": b"", "relative_depth": None}
+"""Lifting never looks at the picture itself, nor at what only models see."""
+
+_COLUMNS = [name for name in SCHEMAS["scenes"].names if name not in _UNUSED]
 
 
 def run(params: Params, *, source: str, out: str) -> storage.Manifest:
@@ -43,7 +45,7 @@ def _lift(params: LiftParams, scenes: Iterator[Row]) -> Mapped:
     graphs: list[Row] = []
     rejected: list[Rejected] = []
     for row in scenes:
-        found = lift_scene(Scene.from_row({**row, "image": b""}), params)
+        found = lift_scene(Scene.from_row({**row, **_UNUSED}), params)
         if isinstance(found, Rejected):
             rejected.append(found)
         else:

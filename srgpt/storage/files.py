@@ -193,9 +193,6 @@ def plain_path(url: str) -> str:
     return url.removeprefix("file://")
 
 
-# Outputs ------------------------------------------------------------------------------------------------------
-
-
 def location(url: str) -> tuple[str, ...]:
     """Return scheme and path parts; local links are followed, so that two names of a folder are equal."""
     if is_local(url):

@@ -92,9 +92,6 @@ def _keys_of(url: str) -> set[str]:
     return set(value) if isinstance(value, dict) else set()
 
 
-# Manifests ----------------------------------------------------------------------------------------------------
-
-
 def work_url(out: str) -> str:
     """Return the work folder that belongs to the output ``out``: its hidden sibling ``.NAME.work``."""
     parent, _, name = out.rstrip("/").rpartition("/")

@@ -132,9 +132,6 @@ def scenes_of(url: str) -> str:
     return input_url(url, "scenes") if read_manifest(url).stage == "import" else trace(url, "perceive")
 
 
-# Reading ------------------------------------------------------------------------------------------------------
-
-
 def read_shard(url: str, shard: Shard, table: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Read one shard, checked against its hash and the table's schema; ``columns`` limits what is decoded."""
     path = join(url, shard.name)

@@ -141,15 +141,19 @@ class TableWriter:
     def finished(self, names: Sequence[str], columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the finished shards ``names``, still in the work folder, for figures over the table."""
         for name in names:
-            shard = Shard(**read_json(join(self.work, f"{name}.done"))["shard"])
-            yield read_shard(self.work, shard, self.table, columns)
+            yield read_shard(self.work, Shard(**self._marker(name)["shard"]), self.table, columns)
 
     def counts(self, names: Sequence[str]) -> Counter[str]:
         """Add up what the finished shards ``names`` counted while they were made, in this run or before."""
-        total: Counter[str] = Counter()
-        for name in names:
-            total.update(read_json(join(self.work, f"{name}.done")).get("counts", {}))
-        return total
+        return _added(self.markers(names))
+
+    def markers(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Return what is known of the finished shards ``names``: ``shard``, ``rejected`` and ``counts`` of each."""
+        return [self._marker(name) for name in names]
+
+    def _marker(self, name: str) -> dict[str, Any]:
+        marker: dict[str, Any] = read_json(join(self.work, f"{name}.done"))
+        return marker
 
     def commit(self, names: Sequence[str], statistics: dict[str, Any] | None = None) -> Manifest:
         """Publish the shards ``names`` as the table: the old one goes, the new one comes, its manifest last.
@@ -158,8 +162,8 @@ class TableWriter:
         either the markers or the manifest, and publishes the same table. ``statistics`` gain the shards'
         ``counts``, where there are any.
         """
-        counts = self.counts(names)
-        markers = [read_json(join(self.work, f"{n}.done")) for n in names]
+        markers = self.markers(names)
+        counts = _added(markers)
         rejected = [r for m in markers for r in m["rejected"]]
         manifest = Manifest(
             self.table,
@@ -189,6 +193,13 @@ class TableWriter:
             found = [posixpath.basename(p.rstrip("/")) for p in fs.ls(path, detail=False)]
         for name in sorted(set(found) - kept - {""}):
             remove(join(self.work, name))
+
+
+def _added(markers: Sequence[dict[str, Any]]) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for marker in markers:
+        total.update(marker.get("counts", {}))
+    return total
 
 
 def _named(tables: dict[str, str], out: str) -> dict[str, dict[str, str]]:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 from srgpt.curation.facts import fact, is_tie, unit_of
-from srgpt.curation.questions import Balance, ask_scene, seeded, templates
+from srgpt.curation.phrasing import templates
+from srgpt.curation.questions import Balance, ask_scene
 from srgpt.geometry.language import read_value
 from srgpt.params import AskParams
+from srgpt.randomness import seeded
 from srgpt.records import (
     CATEGORIES,
     GROUP_OF,

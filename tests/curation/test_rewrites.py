@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from srgpt.curation import rewrites
 from srgpt.curation.completions import Completion
-from srgpt.curation.questions import templates
+from srgpt.curation.phrasing import templates
 from srgpt.curation.rephrasing import FIELDS, must_say, read
 from srgpt.curation.rewrites import Limits, problem, quantities, read_fields, tidy_answer, tidy_question
 from srgpt.geometry.language import read_value

@@ -2,7 +2,7 @@
 
 import pytest
 
-from srgpt.curation.questions import templates
+from srgpt.curation.phrasing import templates
 from srgpt.exchange.recognition import category_of, recognise
 from srgpt.records import GROUP_OF
 

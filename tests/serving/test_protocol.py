@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srgpt.curation.questions import templates
+from srgpt.curation.phrasing import templates
 from srgpt.records import UNIT_OF
 from srgpt.serving.protocol import (
     FIELDS,

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from srgpt.params import ProceduralParams
+from srgpt.randomness import seeded
 from srgpt.records import Region, Rejected, Scene, encode_depth, encode_rle
 from srgpt.sources.procedural.camera import Camera
 from srgpt.sources.procedural.families import arrange
 from srgpt.sources.procedural.mesh import Mesh, build
 from srgpt.sources.procedural.placement import Body
 from srgpt.sources.procedural.render import Rendered, render
-from srgpt.storage import digest
 
 LICENCE = "CC0-1.0"
 
@@ -40,7 +40,7 @@ def generate(params: ProceduralParams, seed: int, dataset: str, index: int) -> S
     """
     family = params.families[index % len(params.families)]
     for attempt in range(_ATTEMPTS):
-        rng = _generator(seed, dataset, family, index, attempt)
+        rng = seeded(seed, dataset, family, index, attempt, "procedural")
         count = int(rng.integers(params.min_objects, params.max_objects + 1))
         camera, scenery, bodies = arrange(family, rng, params.image_size, count)
         if len(bodies) < params.min_objects:
@@ -55,10 +55,6 @@ def generate(params: ProceduralParams, seed: int, dataset: str, index: int) -> S
         f"no layout of {_ATTEMPTS} showed {params.min_objects} objects of {params.min_pixels} pixels or more "
         f"and {params.min_visibility:.0%} visibility at {params.image_size} pixels",
     )  # fmt: skip
-
-
-def _generator(seed: int, dataset: str, family: str, index: int, attempt: int) -> np.random.Generator:
-    return np.random.default_rng(int(digest([seed, dataset, family, index, attempt, "procedural"])[:32], 16))
 
 
 def _regions(

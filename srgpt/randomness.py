@@ -7,6 +7,6 @@ import numpy as np
 from srgpt.storage import digest
 
 
-def seeded(seed: int, *purpose: str) -> np.random.Generator:
+def seeded(seed: int, *purpose: str | int) -> np.random.Generator:
     """Return a generator that depends on the seed and the purpose alone, the same in every process."""
     return np.random.default_rng(int(digest([seed, *purpose])[:32], 16))
