@@ -142,7 +142,9 @@ def read_shard(url: str, shard: Shard, table: str, columns: Sequence[str] | None
             f"{shard.sha256[:12]}). It was changed or cut off; rebuild it with the stage that wrote it."
         )
     try:
-        result = pq.read_table(pa.BufferReader(data), columns=columns)
+        # without threads: Arrow's may outlive the read, and then abort the process at its end
+        with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+            result = file.read(columns=columns, use_threads=False)
     except (pa.ArrowInvalid, OSError) as error:
         raise InputError(f"{path}: not a readable Parquet file ({error})") from error
     expected = SCHEMAS[table]

@@ -37,7 +37,8 @@ def raw(data: bytes, kind: str = "application/json", length: int | None = None) 
     def reply(handler: _Handler, body: dict[str, Any]) -> None:
         handler.start(200, {"Content-Type": kind, "Content-Length": str(length or len(data))})
         handler.wfile.write(data)
-        handler.close_connection = True
+        # after a whole answer it stays open: a client that used it again would count one failure more
+        handler.close_connection = length is not None
 
     return reply
 
