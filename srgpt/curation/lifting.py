@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 from srgpt.errors import InputError
 from srgpt.geometry.boxes import box_of_points, canonical_box, oriented_box_of_points
 from srgpt.geometry.camera import canonical_rotation, intrinsics_matrix, unproject_pixels
-from srgpt.geometry.pointcloud import largest_cluster, remove_outliers, thin, voxel_downsample
+from srgpt.geometry.clustering import largest_cluster
+from srgpt.geometry.pointcloud import (
+    pixel_neighbour_distances,
+    remove_outliers,
+    select,
+    thin,
+    voxel_downsample,
+)
 from srgpt.params import LiftParams
 from srgpt.records import Box, Node, Region, Rejected, Scene, SceneGraph
 
@@ -119,12 +126,17 @@ def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
         return node("no-depth", **quality)
     if count < params.min_mask_points:
         return node("few-points", **quality)
-    pixels, z = pixels[read], z[read]
-    u, v = np.divmod(pixels, view.depth.shape[0])
+    if count < len(pixels):
+        pixels, z = pixels[read], z[read]
+    u = pixels // view.depth.shape[0]
+    v = pixels - u * view.depth.shape[0]  # many times faster than np.divmod
     chosen = thin(u, v, params.max_points)
-    points = unproject_pixels(u[chosen], v[chosen], z[chosen], view.intrinsics) @ view.rotation.T
+    everywhere = unproject_pixels(u, v, z, view.intrinsics)
+    neighbours = _REFERENCE.outlier_neighbours if params.compat == "reference" else params.outlier_neighbours
+    distances = pixel_neighbour_distances(u, v, everywhere, z / view.focal, neighbours, chosen)
+    points = (view.rotation @ select(everywhere, chosen).T).T
     spacing = float(np.median(z)) / view.focal * np.sqrt(count / len(chosen))
-    kept, share = clean(points, spacing, params)
+    kept, share = clean(points, distances, spacing, params)
     quality |= {"kept_points": len(kept), "cluster_share": share}
     if len(kept) < params.min_kept_points:
         return node("few-kept-points", **quality)
@@ -133,7 +145,7 @@ def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
         return node("tiny-box", **quality)
     center_sigma, size_sigma = uncertainty(region, box, view, params)
     if params.compat == "reference":
-        quality["points"] = tuple(kept.ravel())
+        quality["points"] = tuple(kept.ravel().tolist())
     return node(
         perceived=box,
         oriented=oriented_box_of_points(kept),
@@ -175,37 +187,40 @@ def _cut(region: Region) -> tuple[bool, bool]:
     return (x0 <= 0.5 or x1 >= width - 1.5), (y0 <= 0.5 or y1 >= height - 1.5)
 
 
-def clean(points: Floats, spacing: float, params: LiftParams) -> tuple[Floats, float]:
+def clean(
+    points: Floats, distances: NDArray[np.floating], spacing: float, params: LiftParams
+) -> tuple[Floats, float]:
     """Clean one object's points (N, 3): outliers go, voxels even out density, the largest cluster stays.
 
-    ``spacing`` is the distance in metres between the points of neighbouring pixels on a surface that faces
-    the camera. Returns the kept points (M, 3), all those in the cluster's voxels (their centroids alone would
-    give boxes one voxel too small), and the cluster's share of the voxels. As in SpatialRGPT, everything is
-    kept, with share 0, where there is no cluster. The DBSCAN radius grows with voxel edge and spacing: with a
-    fixed one, all that is large or far away would count as noise.
-    With ``compat: reference`` its fixed thresholds decide, and what is kept are the voxels' centroids, as there.
+    ``distances`` (N,) are the points' mean distances to their nearest neighbours, ``spacing`` is the distance
+    between the points of neighbouring pixels on a surface that faces the camera, metres. Returns the kept points
+    (M, 3), all those in the cluster's voxels (their centroids alone would give boxes one voxel too small), and
+    the cluster's share of the voxels. As in SpatialRGPT, everything is kept, with share 0, where there is no
+    cluster. The DBSCAN radius grows with voxel edge and spacing: with a fixed one, all that is large or far away
+    would count as noise. With ``compat: reference`` its fixed thresholds decide, and what is kept are the voxels'
+    centroids, as there.
     """
     scale = 3.0 * float(np.linalg.norm(points.std(axis=0)))
-    edge = max(params.voxel_min, params.voxel_share * scale)
     if params.compat == "reference":
-        return _clean_as_reference(points, max(_REFERENCE.voxel_min, scale / 40))
+        return _clean_as_reference(points, distances, max(_REFERENCE.voxel_min, scale / 40))
+    edge = max(params.voxel_min, params.voxel_share * scale)
     eps = max(params.cluster_eps, params.cluster_spacing * max(edge, spacing))
-    inliers = points[remove_outliers(points, params.outlier_neighbours, params.outlier_std_ratio)]
+    inliers = select(points, remove_outliers(distances, params.outlier_std_ratio))
     voxels, voxel = voxel_downsample(inliers, edge)
     cluster = largest_cluster(voxels, eps, params.cluster_min_points)
     if not cluster.any():
         return inliers, 0.0
-    return inliers[cluster[voxel]], float(cluster.mean())
+    return select(inliers, cluster[voxel]), float(cluster.mean())
 
 
 _REFERENCE = LiftParams(outlier_neighbours=9, outlier_std_ratio=1.2, cluster_eps=0.2, cluster_min_points=10)
 """SpatialRGPT's thresholds; of its ten neighbours one is the point itself."""
 
 
-def _clean_as_reference(points: Floats, edge: float) -> tuple[Floats, float]:
-    inliers = points[remove_outliers(points, _REFERENCE.outlier_neighbours, _REFERENCE.outlier_std_ratio)]
+def _clean_as_reference(points: Floats, distances: NDArray[np.floating], edge: float) -> tuple[Floats, float]:
+    inliers = select(points, remove_outliers(distances, _REFERENCE.outlier_std_ratio))
     voxels, _ = voxel_downsample(inliers, edge, margin=edge / 2)
     cluster = largest_cluster(voxels, _REFERENCE.cluster_eps, _REFERENCE.cluster_min_points)
     if cluster.sum() < 5:  # its rule: smaller ones are not trusted, and everything stays
         return voxels, 0.0
-    return voxels[cluster], float(cluster.mean())
+    return select(voxels, cluster), float(cluster.mean())

@@ -32,7 +32,7 @@ def oriented_box_of_points(points: NDArray[np.floating]) -> OrientedBox:
     of the footprint in the xz plane is tried. ``yaw`` lies in [0, pi / 2): turning the canonical axes by it
     about +y gives the box's own, x to (cos, 0, -sin) and z to (sin, 0, cos).
     """
-    ground = points[:, [0, 2]].astype(np.float64)
+    ground = np.stack([points[:, 0], points[:, 2]]).astype(np.float64).T
     hull = _hull(ground)
     edges = np.roll(hull, -1, axis=0) - hull
     # an x axis turned by yaw is (cos, -sin) in (x, z)

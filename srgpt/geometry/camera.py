@@ -70,7 +70,7 @@ def unproject_pixels(u: ArrayLike, v: ArrayLike, depth: ArrayLike, intrinsics: S
     z = np.asarray(depth, dtype=np.float64)
     x = (np.asarray(u, dtype=np.float64) - cx) / fx * z
     y = (np.asarray(v, dtype=np.float64) - cy) / fy * z
-    return np.stack([x, y, z], axis=-1)
+    return np.moveaxis(np.stack([x, y, z]), 0, -1)  # coordinates apart in memory: all that follows is faster
 
 
 def project(points: NDArray[np.floating], intrinsics: Sequence[float]) -> Floats:

@@ -9,6 +9,7 @@ import pytest
 
 from srgpt.curation import curves, report
 from srgpt.params import AskParams, IngestParams, LiftParams
+from srgpt.records import QUALITATIVE
 from srgpt.sources import open_source
 
 
@@ -39,6 +40,20 @@ def test_without_error_the_visible_surface_is_met(measured: dict[str, Any]) -> N
         assert all(error < 0.02 for error in figures["abs_rel"].values())
         assert all(share is None or share >= 0.95 for share in figures["labels"].values())
         assert figures["objects"] == measured["objects"]
+
+
+def test_exact_depth_and_masks_give_exact_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over all families: 99 of 100 relations that are no tie, and lengths within 2 %, of the visible surface."""
+    params = IngestParams.model_validate(
+        {"scenes": 60, "shard_scenes": 60, "procedural": {"image_size": 112}}
+    )
+    (work,) = open_source(params, 3, "toy", None).shards()
+    monkeypatch.setattr(curves, "KINDS", {"depth_noise": ("", 0.0, ())})
+    measured = curves.measure([s.to_row() for s in work.load().scenes], LiftParams(), AskParams(), 7)
+    figures = _at(measured, "depth_noise", 0.0)
+    assert set(figures["labels"]) == set(QUALITATIVE)
+    assert min(figures["labels"].values()) >= 0.99
+    assert max(figures["abs_rel"].values()) < 0.02
 
 
 def test_a_wrong_scale_is_an_error_of_all_lengths_and_of_no_relation(measured: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from srgpt.curation.lifting import clean, lift_scene
 from srgpt.errors import InputError
+from srgpt.geometry.pointcloud import neighbour_distances
 from srgpt.params import LiftParams
 from srgpt.records import Cuboid, Region, Rejected, Scene, SceneGraph, encode_depth, encode_rle
 
@@ -173,13 +174,14 @@ def test_far_objects_do_not_dissolve_into_noise():
     # at 40 m neighbouring pixels are 0.8 m apart, four times the clustering radius near by
     y, x = np.mgrid[:8, :8] * 0.8
     points = np.stack([x, y, 40 + 0.01 * x], axis=-1).reshape(-1, 3)
-    kept, share = clean(points, 0.8, LiftParams())
+    kept, share = clean(points, neighbour_distances(points, 10), 0.8, LiftParams())
     assert (len(kept), share) == (64, 1.0)
 
 
 def test_where_nothing_clusters_everything_is_kept():
     points = np.random.default_rng(0).uniform(-50, 50, (30, 3))
-    kept, share = clean(points, 0.01, LiftParams(outlier_std_ratio=100, cluster_spacing=0))
+    params = LiftParams(outlier_std_ratio=100, cluster_spacing=0)
+    kept, share = clean(points, neighbour_distances(points, 10), 0.01, params)
     assert (len(kept), share) == (30, 0.0)
 
 

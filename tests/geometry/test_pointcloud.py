@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from srgpt.geometry.pointcloud import NOISE, dbscan, largest_cluster, remove_outliers, thin, voxel_downsample
+from srgpt.geometry.camera import unproject_pixels
+from srgpt.geometry.clustering import NOISE, dbscan, largest_cluster
+from srgpt.geometry.pointcloud import (
+    neighbour_distances,
+    pixel_neighbour_distances,
+    remove_outliers,
+    thin,
+    voxel_downsample,
+)
 
 
 def brute_dbscan(points, eps, min_points):
@@ -37,10 +45,11 @@ def brute_dbscan(points, eps, min_points):
     st.integers(1, 90),
     st.sampled_from([0.05, 0.2, 0.5, 3.0]),
     st.integers(1, 12),
+    st.sampled_from([1.0, 300.0]),
 )
-def test_dbscan_equals_its_definition(seed, count, eps, min_points):
+def test_dbscan_equals_its_definition(seed, count, eps, min_points, apart):
     rng = np.random.default_rng(seed)
-    centres = rng.uniform(-1, 1, (3, 3))
+    centres = rng.uniform(-apart, apart, (3, 3))  # 300 m at a radius of 5 cm: no grid is laid out
     points = centres[rng.integers(3, size=count)] + rng.normal(scale=0.15, size=(count, 3))
     np.testing.assert_array_equal(dbscan(points, eps, min_points), brute_dbscan(points, eps, min_points))
 
@@ -72,23 +81,85 @@ def test_largest_cluster():
     assert largest_cluster(np.zeros((0, 3)), 0.2, 4).shape == (0,)
 
 
+def outliers(points, count, std_ratio):
+    return ~remove_outliers(neighbour_distances(points, count), std_ratio)
+
+
 def test_outliers_are_those_far_from_their_neighbours():
     rng = np.random.default_rng(2)
     points = np.concatenate([rng.normal(scale=0.1, size=(200, 3)), [[4.0, 0, 0], [0, 5, 0]]])
-    kept = remove_outliers(points, 10, 2.0)
-    assert not kept[200:].any()
-    assert kept[:200].mean() > 0.95
+    out = outliers(points, 10, 2.0)
+    assert out[200:].all()
+    assert out[:200].mean() < 0.05
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_few_points_have_no_outliers(count):
-    assert remove_outliers(np.arange(count)[:, None] * np.ones(3), 10, 1.0).sum() >= 1
+    assert not outliers(np.arange(count)[:, None] * np.ones(3), 10, 1.0).all()
 
 
 def test_evenly_spaced_points_are_no_outliers():
     circle = np.linspace(0, 2 * np.pi, 60, endpoint=False)
     points = np.stack([np.cos(circle), np.sin(circle), 0 * circle], axis=1)
-    assert remove_outliers(points, 4, 0.5).all()
+    assert not outliers(points, 4, 0.5).any()
+
+
+@pytest.mark.parametrize("chosen", [None, np.arange(0, 300, 3), np.array([7, 7, 299])])
+def test_neighbours_are_the_nearest_others(chosen):
+    points = np.random.default_rng(4).normal(size=(300, 3))
+    every = np.sort(np.linalg.norm(points[:, None] - points[None], axis=2), axis=1)[:, 1:9].mean(axis=1)
+    expected = every if chosen is None else every[chosen]
+    np.testing.assert_allclose(neighbour_distances(points, 8, chosen), expected)
+
+
+def seen(depth, mask, focal=200.0):
+    """Return pixels (column by column), points and the spacing of facing neighbours of a depth map under a mask."""
+    u, v = np.nonzero(mask.T)
+    z = depth[v, u]
+    return u, v, unproject_pixels(u, v, z, (focal, focal, 30.0, 20.0)), z / focal
+
+
+SURFACES = {
+    "facing": lambda u, v: 2.0 + 0 * u,
+    "slanted by 45 degrees": lambda u, v: 2.0 / (1 - (u - 30) / 200),
+    "slanted by 63 degrees, aside": lambda u, v: 2.0 / (1 - (u + v - 50) / 140),
+    "ball": lambda u, v: 2.0 - np.sqrt(np.clip(0.09 - ((u - 30) ** 2 + (v - 20) ** 2) / 1e4, 0, None)),
+    "two steps": lambda u, v: 2.0 + 0.5 * (u > 20) + 0.7 * (v > 25),
+    "rough": lambda u, v: 2.0 + 0.01 * np.random.default_rng(0).normal(size=u.shape),
+}
+
+
+@pytest.mark.parametrize("surface", SURFACES)
+@pytest.mark.parametrize("count", [4, 9, 10, 25, 70])
+def test_neighbours_of_pixels_are_those_of_their_points(surface, count):
+    v, u = np.mgrid[:40, :60]
+    depth = np.broadcast_to(SURFACES[surface](u, v), u.shape)
+    mask = np.random.default_rng(1).random(u.shape) < 0.97
+    pixels = seen(depth, mask)
+    chosen = thin(pixels[0], pixels[1], 700)
+    exact = neighbour_distances(pixels[2], count, chosen)
+    found = pixel_neighbour_distances(*pixels, count, chosen)
+    assert (found >= exact * (1 - 1e-4)).all()  # none nearer than the nearest
+    assert np.median(found / exact) < 1.001
+    assert (found / exact < 1.02).mean() > 0.9
+
+
+@pytest.mark.parametrize("share", [0.002, 0.01, 0.1])
+def test_scattered_pixels_find_their_neighbours_wherever_they_are(share):
+    _, u = np.mgrid[:100, :100]
+    mask = np.random.default_rng(2).random(u.shape) < share
+    pixels = seen(2.0 + 0.001 * u, mask)
+    every = np.arange(len(pixels[0]))
+    found = pixel_neighbour_distances(*pixels, 9, every)
+    exact = neighbour_distances(pixels[2], 9)
+    assert (found >= exact * (1 - 1e-4)).all()
+    assert np.median(found / exact) < 1.05
+
+
+def test_a_single_pixel_has_no_neighbours():
+    pixels = seen(np.full((3, 3), 2.0), np.eye(3) == np.diag([0, 1, 0]))
+    pixels = tuple(np.asarray(x)[:1] for x in pixels)
+    assert pixel_neighbour_distances(*pixels, 9, np.array([0])).tolist() == [0.0]
 
 
 @given(st.integers(0, 2**32), st.integers(1, 50), st.sampled_from([0.1, 0.5, 5.0]))
