@@ -400,8 +400,8 @@ class AskParams(Section):
     """Where the facts come from: ground truth (for a benchmark) or perception (for training)."""
     compat: Literal["corrected", "reference"] = "corrected"
     """``reference`` asks as SpatialRGPT's pipeline does, biases included; needs ``lift.compat: reference``."""
-    reasoning: list[Literal["camera", "ratio", "ranking", "counting", "multi_hop"]] = []
-    """Families of questions beyond the benchmark's 24 categories, for training."""
+    reasoning: list[Literal["camera", "ratio", "ranking", "counting", "multi_hop", "facts"]] = []
+    """Families of questions beyond the benchmark's 24 categories, for training; ``facts`` are plain statements."""
     reasoning_share: Share = 0.3
     """Share of questions from these families, where there are any."""
     max_error_chance: Annotated[float, Field(gt=0, le=0.5)] = 0.05

@@ -76,6 +76,13 @@ REASONING: dict[str, dict[str, Unit]] = {
         "filtered_tallest": "region",
         "ordering": "order",
     },
+    "facts": {
+        **dict.fromkeys(
+            ("left_fact", "below_fact", "front_fact", "thin_fact", "short_fact", "small_fact"), "region"
+        ),
+        **dict.fromkeys(("width_fact", "height_fact", "distance_fact"), "metres"),
+        **dict.fromkeys(("horizontal_distance_fact", "vertical_distance_fact"), "metres"),
+    },
 }
 """Questions beyond the benchmark's: family -> category -> unit of its answer."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from srgpt.curation import facts
+from srgpt.curation import facts, reasoning
 from srgpt.geometry.language import read_value
 from srgpt.geometry.units import METRES_PER
 from srgpt.records import DEPTH_UNIT, GROUP_OF, UNIT_OF, Box, rle_length
@@ -282,7 +282,8 @@ def answer_tolerance(answer: str, category: str) -> float:
 def fact_problem(turn: Row, nodes: Mapping[int, Row], truth: str) -> str | None:
     """Say where a value is not the fact that the graph's boxes give; ``truth`` says which boxes count."""
     category, regions, value = turn["category"], list(turn["regions"] or []), turn["value"]
-    if category not in GROUP_OF or len(regions) != expected_regions(category) or value is None:
+    benchmark = category in GROUP_OF
+    if category not in UNIT_OF or value is None or (benchmark and len(regions) != expected_regions(category)):
         return None  # other rules speak of these
     boxes = []
     for region in regions:
@@ -292,7 +293,10 @@ def fact_problem(turn: Row, nodes: Mapping[int, Row], truth: str) -> str | None:
         if box_problem(row) is not None:
             return None
         boxes.append(Box.from_row(row))
-    fact = facts.fact(category, *boxes)
-    if abs(fact - value) <= 1e-6 * max(1.0, abs(fact)):
+    try:
+        fact = facts.fact(category, *boxes) if benchmark else reasoning.value_of(category, boxes)
+    except (ValueError, IndexError, StopIteration):
+        return f"{category} cannot be asked of regions {regions}"
+    if fact is None or abs(fact - value) <= 1e-6 * max(1.0, abs(fact)):
         return None
     return f"the value is {value:.6g}, the scene graph gives {fact:.6g}"

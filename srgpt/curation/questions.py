@@ -76,7 +76,7 @@ def ask_scene(
     for index in range(params.conversations):
         rng = seeded(seed, graph.dataset, graph.scene_id, "ask", str(index))
         if params.compat == "reference":
-            turns = ask_as_reference(graph, rng)
+            turns = ask_as_reference(graph, rng, state_facts="facts" in params.reasoning)
         else:
             turns = _turns(objects, params, rng, balance)
         if not turns:

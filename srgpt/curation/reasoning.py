@@ -1,4 +1,4 @@
-"""Questions that take more than one fact: counting, ranking, ratios, reach, passage, detours, order.
+"""Questions that take more than one fact: counting, ranking, ratios, reach, passage, detours, order; plain facts.
 
 Every answer is computed from the same facts and the same margins as the benchmark's questions: what is compared
 must be no tie and known well enough, so that an answer holds for all the uncertainty of the boxes below it. One
@@ -22,7 +22,7 @@ from srgpt.curation.phrasing import listed, phrase
 from srgpt.geometry.language import NUMBERS
 from srgpt.geometry.units import format_length, parse_length
 from srgpt.params import AskParams
-from srgpt.records import REASONING, Box, Turn
+from srgpt.records import REASONING, UNIT_OF, Box, Turn
 
 MIN_OTHERS, MAX_OTHERS = 2, 4
 """How many regions are counted, ranked or chosen from."""
@@ -312,6 +312,39 @@ def _ordering(scene: _Scene) -> Iterator[Proposal]:
         yield Proposal(group, value, {"order": ", ".join(f"Region [{k}]" for k in order)})
 
 
+# Statements -----------------------------------------------------------------------------------------------
+
+
+def _compared(category: str) -> Callable[[_Scene], Iterator[Proposal]]:
+    """State of two regions which is the one, named first: SpatialRGPT's relations of its fact mode."""
+    relation = category.removesuffix("_fact")
+
+    def propose(scene: _Scene) -> Iterator[Proposal]:
+        for a, b in scene.groups([2]):
+            if is_clear(f"{relation}_predicate", a, b, scene.params):
+                one = 0 if facts.RELATIONS[relation](a.box, b.box) else 1
+                words = {"X": f"Region [{one}]", "Y": f"Region [{1 - one}]"}
+                yield Proposal((a, b), one, words, facts.sigma(f"{relation}_predicate", a, b))
+
+    return propose
+
+
+def _measured(category: str) -> Callable[[_Scene], Iterator[Proposal]]:
+    """State a length of one region, or one between two."""
+    data = category.replace("_fact", "_data")
+    count = 1 if data in facts.SINGLE else 2
+
+    def propose(scene: _Scene) -> Iterator[Proposal]:
+        for a, *rest in scene.groups([count]):
+            b = rest[0] if rest else None
+            if is_clear(data, a, b, scene.params):
+                value = facts.fact(data, a.box, b.box if b else None)
+                words = {"X": format_length(value, scene.rng)}
+                yield Proposal((a, *rest), value, words, facts.sigma(data, a, b))
+
+    return propose
+
+
 _PROPOSERS: dict[str, Callable[[_Scene], Iterator[Proposal]]] = {
     "camera_distance_data": _camera_distance,
     **{c: _ratio(c) for c in REASONING["ratio"]},
@@ -323,6 +356,71 @@ _PROPOSERS: dict[str, Callable[[_Scene], Iterator[Proposal]]] = {
     "closest_to": _closest_to,
     "filtered_tallest": _filtered_tallest,
     "ordering": _ordering,
+    **{c: _measured(c) if unit == "metres" else _compared(c) for c, unit in REASONING["facts"].items()},
+}
+
+
+# Computed again -------------------------------------------------------------------------------------------
+
+
+def value_of(category: str, boxes: Sequence[Box]) -> float | None:
+    """Return the answer to a question of a category by the boxes of its regions alone, in order of mention.
+
+    None for ``reach``, which the length in the question decides. Raises :class:`KeyError` for no category of this
+    module's, :class:`ValueError` or :class:`IndexError` for too few boxes.
+    """
+    first, *others = boxes
+    if category in _SUPERLATIVES:
+        return float(_foremost(_SUPERLATIVES[category], boxes))
+    if category in REASONING["ratio"]:
+        measure = facts.SINGLE[category.replace("_ratio", "_data")]
+        return measure(first) / measure(boxes[1])
+    if category in REASONING["counting"]:
+        return float(len(_standing(category.removeprefix("count_"), first, others)))
+    if category in REASONING["facts"]:
+        return _fact_of(category, boxes)
+    return _SEVERAL[category](boxes)
+
+
+def _fact_of(category: str, boxes: Sequence[Box]) -> float:
+    if UNIT_OF[category] == "metres":
+        return facts.fact(category.replace("_fact", "_data"), *boxes)
+    return float(_foremost(category.removesuffix("_fact"), boxes))
+
+
+def _foremost(relation: str, boxes: Sequence[Box]) -> int:
+    holds = facts.RELATIONS[relation]
+    return next(k for k, one in enumerate(boxes) if all(o is one or holds(one, o) for o in boxes))
+
+
+def _standing(relation: str, first: Box, others: Sequence[Box]) -> list[int]:
+    return [k for k, other in enumerate(others) if facts.RELATIONS[relation](other, first)]
+
+
+def _shorter_way(boxes: Sequence[Box]) -> float:
+    a, b, *vias = boxes
+    ways = [facts.horizontal_distance(a, via) + facts.horizontal_distance(via, b) for via in vias]
+    return 2.0 + int(np.argmin(ways))
+
+
+def _tallest_left(boxes: Sequence[Box]) -> float:
+    first, *others = boxes
+    left = _standing("left", first, others)
+    return 1.0 + max(left, key=lambda k: facts.height(others[k]))
+
+
+def _near_to_far(boxes: Sequence[Box]) -> float:
+    return float("".join(map(str, sorted(range(len(boxes)), key=lambda k: boxes[k].near))))
+
+
+_SEVERAL: dict[str, Callable[[Sequence[Box]], float | None]] = {
+    "camera_distance_data": lambda boxes: camera_distance(boxes[0]),
+    "reach": lambda boxes: None,
+    "fit_through": lambda boxes: float(gap(boxes[1], boxes[2], (0, 2)) > facts.width(boxes[0])),
+    "path_choice": _shorter_way,
+    "closest_to": lambda boxes: 1.0 + int(np.argmin([facts.distance(boxes[0], o) for o in boxes[1:]])),
+    "filtered_tallest": _tallest_left,
+    "ordering": _near_to_far,
 }
 
 

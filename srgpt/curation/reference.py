@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from srgpt.curation.facts import Subject, relation_of
-from srgpt.curation.phrasing import state
+from srgpt.curation.phrasing import phrase, state
 from srgpt.errors import InputError
 from srgpt.geometry.boxes import box_of_points
-from srgpt.records import CATEGORIES, Node, SceneGraph, Turn, rle_runs
+from srgpt.geometry.units import format_length
+from srgpt.records import CATEGORIES, REASONING, UNIT_OF, Node, SceneGraph, Turn, rle_runs
 
 PAIRS = 3
 QUESTIONS_PER_PAIR = 3
@@ -78,8 +79,10 @@ def floored_hour(a: Cloud, b: Cloud) -> int:
     return 12 - math.floor(phi / 30.0) % 12
 
 
-def ask_as_reference(graph: SceneGraph, rng: np.random.Generator) -> list[Turn]:
+def ask_as_reference(graph: SceneGraph, rng: np.random.Generator, *, state_facts: bool = False) -> list[Turn]:
     """Ask three questions each about three random pairs; nothing where fewer than two objects have clouds.
+
+    With ``state_facts`` as in its fact mode: three each of eleven facts, stated.
 
     Raises :class:`InputError` where lifting did not keep the clouds.
     """
@@ -92,10 +95,14 @@ def ask_as_reference(graph: SceneGraph, rng: np.random.Generator) -> list[Turn]:
     subjects.sort(key=lambda s: -_area(s.node))
     pairs = list(combinations(subjects, 2))
     turns: list[Turn] = []
+    categories, turn = (FACTS, _stated) if state_facts else (CATEGORIES, _turn)
     for index in rng.permutation(len(pairs))[:PAIRS]:
-        for k in rng.choice(len(CATEGORIES), QUESTIONS_PER_PAIR, replace=False):
-            turns.append(_turn(CATEGORIES[k], pairs[index], rng))
+        for k in rng.choice(len(categories), QUESTIONS_PER_PAIR, replace=False):
+            turns.append(turn(categories[k], pairs[index], rng))
     return turns
+
+
+FACTS = tuple(REASONING["facts"])
 
 
 def _turn(category: str, pair: Sequence[Subject], rng: np.random.Generator) -> Turn:
@@ -103,6 +110,18 @@ def _turn(category: str, pair: Sequence[Subject], rng: np.random.Generator) -> T
     value = fact(category, a, b)
     asked = pair[:1] if category in ("width_data", "height_data") else pair
     return state(category, asked, value, rng, sigma=None)
+
+
+def _stated(category: str, pair: Sequence[Subject], rng: np.random.Generator) -> Turn:
+    a, b = (np.asarray(s.node.points, dtype=np.float64).reshape(-1, 3) for s in pair)
+    if UNIT_OF[category] == "metres":
+        value = fact(category.replace("_fact", "_data"), a, b)
+        words = {"X": format_length(value, rng)}
+    else:
+        value = 1.0 - fact(category.replace("_fact", "_predicate"), a, b)
+        words = {"X": f"Region [{int(value)}]", "Y": f"Region [{1 - int(value)}]"}
+    asked = pair[:1] if category in ("width_fact", "height_fact") else pair
+    return phrase(category, asked, value, rng, words=words, sigma=None)
 
 
 def _area(node: Node) -> int:

@@ -16,7 +16,7 @@ from srgpt.curation.questions import Balance, ask_scene
 from srgpt.engine import Mapped, Row, map_table, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import AskParams, Params
-from srgpt.records import CATEGORIES, Conversation, Rejected, SceneGraph
+from srgpt.records import UNIT_OF, Conversation, Rejected, SceneGraph
 
 
 def run(params: Params, *, source: str, out: str) -> storage.Manifest:
@@ -68,9 +68,9 @@ def _statistics(tables: Iterable[pa.Table]) -> dict[str, Any]:
         values = pc.struct_field(turns, "value").to_pylist()
         asked.update(names)
         positive.update(n for n, u, v in zip(names, units, values, strict=True) if u == "truth" and v == 1.0)
-    qualitative = [c for c in CATEGORIES if asked[c] and c.endswith(("_predicate", "_choice"))]
+    qualitative = [c for c in UNIT_OF if asked[c] and c.endswith(("_predicate", "_choice"))]
     return {
         "turns": asked.total(),
-        "categories": {c: asked[c] for c in CATEGORIES if asked[c]},
+        "categories": {c: asked[c] for c in UNIT_OF if asked[c]},
         "positive_share": {c: round(positive[c] / asked[c], 4) for c in qualitative},
     }

@@ -13,7 +13,7 @@ from PIL import Image
 
 from srgpt.curation import checks
 from srgpt.geometry.units import format_length
-from srgpt.records import CATEGORIES, UNIT_OF, encode_depth, encode_png, encode_rle
+from srgpt.records import CATEGORIES, UNIT_OF, Box, encode_depth, encode_png, encode_rle
 
 
 def _file(values: np.ndarray, kind: str) -> bytes:
@@ -227,3 +227,14 @@ def test_values_beyond_the_benchmark(unit: str, value: float, fits: bool) -> Non
 )
 def test_standard_deviations(values: tuple[float | None, ...], fits: bool) -> None:
     assert (checks.sigma_problem(*values) is None) is fits
+
+
+@pytest.mark.parametrize(("category", "value"), [("tallest", 1.0), ("left_fact", 0.0), ("count_left", 0.0)])
+def test_values_beyond_the_benchmark_are_computed_anew(category: str, value: float) -> None:
+    boxes = [Box(np.array([x, 0.0, 3.0]), np.array([0.5, tall, 0.5])) for x, tall in ((0.0, 1.0), (1.0, 2.0))]
+    nodes = {k: {"perceived": box.to_row(), "truth": None} for k, box in zip((4, 6), boxes, strict=True)}
+    turn = {"category": category, "regions": [4, 6], "value": value}
+    assert checks.fact_problem(turn, nodes, "perceived") is None
+    wrong = checks.fact_problem({**turn, "value": value + 1}, nodes, "perceived")
+    assert wrong == f"the value is {value + 1:.6g}, the scene graph gives {value:.6g}"
+    assert checks.fact_problem({**turn, "category": "path_choice"}, nodes, "perceived") is not None

@@ -89,6 +89,18 @@ COUNTS = {
 }  # fmt: skip
 
 
+FACTS = {
+    "left_fact": lambda b: b.center[0], "below_fact": lambda b: -b.center[1], "front_fact": lambda b: b.near,
+    "thin_fact": lambda b: b.size[0], "short_fact": lambda b: b.size[1], "small_fact": lambda b: b.size.prod(),
+}  # fmt: skip
+LENGTHS = {
+    "width_fact": lambda a: a.size[0], "height_fact": lambda a: a.size[1],
+    "distance_fact": lambda a, b: np.linalg.norm(a.center - b.center),
+    "horizontal_distance_fact": lambda a, b: np.linalg.norm((a.center - b.center)[[0, 2]]),
+    "vertical_distance_fact": lambda a, b: abs(a.center[1] - b.center[1]),
+}  # fmt: skip
+
+
 def corners_gap(a: Box, b: Box, axes: list[int]) -> float:
     """The least distance between two boxes, from interval arithmetic on each axis."""
     total = 0.0
@@ -126,6 +138,10 @@ def expected(turn: Turn, boxes: list[Box]) -> float:
     if category == "filtered_tallest":
         left = [k for k in range(1, len(boxes)) if boxes[k].center[0] < boxes[0].center[0]]
         return max(left, key=lambda k: boxes[k].size[1])
+    if category in FACTS:
+        return min((0, 1), key=lambda k: FACTS[category](boxes[k]))
+    if category in LENGTHS:
+        return LENGTHS[category](*boxes)
     assert category == "ordering"
     return int("".join(str(k) for k in np.argsort([b.near for b in boxes])))
 
@@ -133,6 +149,23 @@ def expected(turn: Turn, boxes: list[Box]) -> float:
 def test_answers_are_right(asked: list[tuple[list[Box], Turn]]) -> None:
     for boxes, turn in asked:
         assert turn.value == pytest.approx(expected(turn, boxes)), turn
+
+
+def test_answers_are_computed_anew_from_the_boxes(asked: list[tuple[list[Box], Turn]]) -> None:
+    for boxes, turn in asked:
+        again = reasoning.value_of(turn.category, boxes)
+        assert again == (None if turn.category == "reach" else pytest.approx(expected(turn, boxes)))
+
+
+def test_facts_are_statements_about_either_region(asked: list[tuple[list[Box], Turn]]) -> None:
+    compared = [t for _, t in asked if t.category in FACTS]
+    assert 0.4 < np.mean([t.value for t in compared]) < 0.6
+    for turn in compared:
+        assert turn.answer.startswith(f"Region [{int(turn.value or 0)}] ")
+        assert f"Region [{1 - int(turn.value or 0)}]" in turn.answer
+    only = ask(graph(2), reasoning=["facts"], turns=9)
+    assert len(only) == 9
+    assert {t.category for t in only} <= {*FACTS, *LENGTHS}
 
 
 @pytest.mark.parametrize("category", ["reach", "fit_through"])

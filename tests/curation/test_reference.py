@@ -10,8 +10,9 @@ from srgpt.curation.lifting import lift_scene
 from srgpt.curation.questions import ask_scene
 from srgpt.errors import InputError
 from srgpt.geometry.directions import clock_hour
+from srgpt.geometry.language import read_value
 from srgpt.params import AskParams, LiftParams, ProceduralParams
-from srgpt.records import CATEGORIES, Scene, SceneGraph
+from srgpt.records import CATEGORIES, REASONING, Scene, SceneGraph
 from srgpt.sources.procedural.generate import generate
 
 # A spans 1 m in x, 2 m in y (up to y = -1), B a small thing farther away, to the right and lower
@@ -73,6 +74,23 @@ def test_the_larger_mask_comes_first_and_nine_are_asked(graphs: list[SceneGraph]
             assert len(turn.regions) == 1 or areas[turn.regions[0]] >= areas[turn.regions[1]]
     assert len(categories) > 15
     assert categories <= set(CATEGORIES)
+
+
+def test_its_fact_mode_states_eleven_kinds_of_facts(graphs: list[SceneGraph]) -> None:
+    stated = []
+    for graph in graphs:
+        clouds = {n.id: np.reshape(n.points, (-1, 3)) for n in graph.nodes if n.points}
+        for seed in range(8):
+            found = ask_scene(graph, AskParams(compat="reference", reasoning=["facts"]), seed)
+            assert isinstance(found, list)
+            stated += [(turn, [clouds[k] for k in turn.regions]) for turn in found[0].turns]
+    assert {turn.category for turn, _ in stated} == set(REASONING["facts"])
+    for turn, own in stated:
+        assert read_value(turn.answer, turn.category) == pytest.approx(turn.value, abs=0.0051)
+        if turn.unit == "region":
+            relation = turn.category.replace("_fact", "_predicate")
+            first, second = own if turn.value == 0 else own[::-1]
+            assert reference.fact(relation, first, second) == 1.0
 
 
 def test_without_clouds_the_setting_is_named() -> None:

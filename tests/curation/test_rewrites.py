@@ -15,7 +15,7 @@ from srgpt.curation.phrasing import templates
 from srgpt.curation.rephrasing import FIELDS, must_say, read
 from srgpt.curation.rewrites import Limits, problem, quantities, read_fields, tidy_answer, tidy_question
 from srgpt.geometry.language import read_value
-from srgpt.records import CATEGORIES, UNIT_OF, Turn
+from srgpt.records import CATEGORIES, REASONING, UNIT_OF, Turn
 
 
 def turn(category: str, question: str, answer: str, value: float | None, regions: int = 2) -> Turn:
@@ -226,7 +226,7 @@ def test_a_question_may_ask_in_another_way_where_it_is_meant_to():
     assert check(WIDTH, free, question="Tell the width of <region0>.") == "not-a-question"
 
 
-@pytest.mark.parametrize("category", CATEGORIES)
+@pytest.mark.parametrize("category", [*CATEGORIES, *REASONING["facts"]])
 def test_a_template_may_stand_in_for_another_of_its_category(category):
     """So the rules understand all words that the templates use, and their sides."""
     asked = {"A": "<region0>", "B": "<region1>"}
@@ -235,9 +235,11 @@ def test_a_template_may_stand_in_for_another_of_its_category(category):
         "B": "Region [1]",
         "X": "3 o'clock" if category == "direction" else "1.52 meters",
     }
+    if UNIT_OF[category] == "region":
+        said |= {"X": "Region [1]", "Y": "Region [0]"}
     words = templates()[category]
     placing = "higher than the other"  # no rule can see that this places neither of the two
-    regions = 1 if category in ("width_data", "height_data") else 2
+    regions = 1 if category.startswith(("width_", "height_")) else 2
     for kind, value in (("positive", 1.0), ("negative", 0.0), ("answers", 3.0)):
         answers = [a.format(**said) for a in words.get(kind, []) if placing not in a]
         questions = [q.format(**asked) for q in words["questions"]]
