@@ -4,8 +4,8 @@ A dataset that answers itself teaches nothing about pictures. For each category 
 over the words of a question and their pairs (Manning, Raghavan and Schuetze, Introduction to Information Retrieval,
 2008, chapter 13) learns answers from some scenes and is asked about the others. Its guess is the answer with the
 best chance of success under the benchmark's tolerance: 25 % for lengths, an hour for directions, else the very
-answer. Beside it stands *chance*, what can be had without reading: where answers are few (yes or no, one of N
-regions) a toss between them, else the one best answer of the category.
+answer. Beside it stands *chance*, what can be had without reading: where answers are few (yes or no, one of the N
+regions that can be it) a toss between them, else the one best answer of the category.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from srgpt.curation.reasoning import candidates
 from srgpt.geometry.directions import hour_difference
 from srgpt.records import UNIT_OF
 from srgpt.storage import digest
@@ -119,7 +120,7 @@ def _measure(category: str, questions: Sequence[_Question]) -> dict[str, Any]:
     if predicted < len(questions) or len(questions) < MIN_QUESTIONS:
         return {**row, **dict.fromkeys(("from_text", "same_answer", "chance", "lead", "error"))}
     from_text, alike = float(read.mean()), float(same.mean())
-    chance = _toss(unit, questions)
+    chance = _toss(category, questions)
     chance = alike if chance is None else chance
     # the lead over the same answer is paired, the lead over a toss is not
     spread = read - same if chance == alike else read
@@ -133,12 +134,13 @@ def _measure(category: str, questions: Sequence[_Question]) -> dict[str, Any]:
     }
 
 
-def _toss(unit: str, questions: Sequence[_Question]) -> float | None:
+def _toss(category: str, questions: Sequence[_Question]) -> float | None:
     """Return the chance of a toss between all possible answers; None where they are not few."""
+    unit = UNIT_OF[category]
     if unit == "truth":
         return 0.5
     if unit == "region":
-        return float(np.mean([1 / max(q.regions, 1) for q in questions]))
+        return float(np.mean([1 / candidates(category, q.regions) for q in questions]))
     return None
 
 

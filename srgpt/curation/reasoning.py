@@ -345,6 +345,15 @@ def _measured(category: str) -> Callable[[_Scene], Iterator[Proposal]]:
     return propose
 
 
+_GIVEN = {"path_choice": 2, "closest_to": 1, "filtered_tallest": 1}
+"""How many regions, those mentioned first, are asked about and so cannot be the answer."""
+
+
+def candidates(category: str, regions: int) -> int:
+    """Return how many of a question's regions can be its answer, where that is a region; at least 1."""
+    return max(regions - _GIVEN.get(category, 0), 1)
+
+
 _PROPOSERS: dict[str, Callable[[_Scene], Iterator[Proposal]]] = {
     "camera_distance_data": _camera_distance,
     **{c: _ratio(c) for c in REASONING["ratio"]},

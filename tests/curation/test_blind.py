@@ -102,6 +102,26 @@ def test_choices_among_many_have_their_own_chance() -> None:
     assert abs(row["lead"]) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("category", "regions", "answers"),
+    [("path_choice", 4, (2, 3)), ("closest_to", 3, (1, 2)), ("filtered_tallest", 4, (1, 2, 3)),
+     ("left_fact", 2, (0, 1)), ("nearest", 3, (0, 1, 2))],
+)  # fmt: skip
+def test_regions_that_cannot_be_the_answer_do_not_count(
+    category: str, regions: int, answers: tuple[int, ...]
+) -> None:
+    """Answers drawn from those that are possible are no lead over chance."""
+    rng = np.random.default_rng(6)
+    turns = [
+        _turn(category, "Which of them is it?", float(rng.choice(answers)), "region", regions)
+        for _ in range(400)
+    ]
+    row = _report(turns)[category]
+    assert row["chance"] == pytest.approx(1 / len(answers), abs=1e-6)
+    (judged,) = blind.rows({"categories": [row]}, 40)
+    assert judged["judged_lead"] < 0.05
+
+
 def test_what_cannot_be_graded_is_counted_and_what_is_rare_is_not_measured() -> None:
     found = blind.Blind()
     turns = [
