@@ -246,9 +246,11 @@ def _reach(scene: _Scene) -> Iterator[Proposal]:
 
 
 def _fit_through(scene: _Scene) -> Iterator[Proposal]:
-    """A's width against the gap on the ground between B and C: both lie in the picture's plane of view."""
+    """A's width against the gap between B and C, where it runs from side to side alone, as widths do."""
     for a, b, c in scene.groups([3]):
-        room, wide = gap(b.box, c.box, (0, 2)), facts.width(a.box)
+        if gap(b.box, c.box, (2,)) > 0:  # A's depth would count, too
+            continue
+        room, wide = gap(b.box, c.box, (0,)), facts.width(a.box)
         deviation = _gap_sigma(b, c)
         if a.spread is not None:
             deviation = math.hypot(deviation, float(a.spread.size[0]))
@@ -425,7 +427,7 @@ def _near_to_far(boxes: Sequence[Box]) -> float:
 _SEVERAL: dict[str, Callable[[Sequence[Box]], float | None]] = {
     "camera_distance_data": lambda boxes: camera_distance(boxes[0]),
     "reach": lambda boxes: None,
-    "fit_through": lambda boxes: float(gap(boxes[1], boxes[2], (0, 2)) > facts.width(boxes[0])),
+    "fit_through": lambda boxes: float(gap(boxes[1], boxes[2], (0,)) > facts.width(boxes[0])),
     "path_choice": _shorter_way,
     "closest_to": lambda boxes: 1.0 + int(np.argmin([facts.distance(boxes[0], o) for o in boxes[1:]])),
     "filtered_tallest": _tallest_left,

@@ -129,7 +129,7 @@ def expected(turn: Turn, boxes: list[Box]) -> float:
     if category == "reach":
         return float((parse_length(turn.question) or 0) > corners_gap(boxes[0], boxes[1], [0, 1, 2]))
     if category == "fit_through":
-        return float(corners_gap(boxes[1], boxes[2], [0, 2]) > boxes[0].size[0])
+        return float(corners_gap(boxes[1], boxes[2], [0]) > boxes[0].size[0])
     if category == "path_choice":
         ways = [np.linalg.norm(ground[0] - ground[k]) + np.linalg.norm(ground[k] - ground[1]) for k in (2, 3)]
         return 2 + int(np.argmin(ways))
@@ -155,6 +155,17 @@ def test_answers_are_computed_anew_from_the_boxes(asked: list[tuple[list[Box], T
     for boxes, turn in asked:
         again = reasoning.value_of(turn.category, boxes)
         assert again == (None if turn.category == "reach" else pytest.approx(expected(turn, boxes)))
+
+
+def test_what_fits_through_is_asked_of_gaps_from_side_to_side_alone(
+    asked: list[tuple[list[Box], Turn]],
+) -> None:
+    """A's width says nothing about a gap that runs along depth."""
+    gaps = [boxes[1:] for boxes, turn in asked if turn.category == "fit_through"]
+    assert gaps
+    assert all(corners_gap(b, c, [2]) == 0 < corners_gap(b, c, [0]) for b, c in gaps)
+    thin, one, behind = (Box(np.array([0.0, 0, z]), np.array([0.5, 1, 1])) for z in (2, 4, 9))
+    assert reasoning.value_of("fit_through", [thin, one, behind]) == 0
 
 
 def test_facts_are_statements_about_either_region(asked: list[tuple[list[Box], Turn]]) -> None:
