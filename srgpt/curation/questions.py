@@ -64,7 +64,7 @@ def ask_scene(
     """Ask about one scene: ``params.conversations`` conversations, or the scene set aside with the reason.
 
     Reasons: ``no-objects``, ``no-truth`` or ``no-perceived`` (no object has the box that ``params.truth``
-    names), ``nothing-to-ask`` (every fact is a tie).
+    names), ``nothing-to-ask`` (every fact is a tie, or there is no pair where the reference asks about pairs).
     """
     objects = list(_usable(graph, params))
     if not objects:
@@ -80,9 +80,16 @@ def ask_scene(
         else:
             turns = _turns(objects, params, rng, balance)
         if not turns:
-            return Rejected(graph.scene_id, "nothing-to-ask", f"{len(objects)} objects, every fact a tie")
+            return Rejected(graph.scene_id, "nothing-to-ask", f"{len(objects)} objects, {_why(params)}")
         found.append(_conversation(graph, index, turns, params))
     return found
+
+
+def _why(params: AskParams) -> str:
+    """Say why nothing was asked about a scene's objects."""
+    if params.compat == "reference":  # it knows no ties
+        return "and ask.compat=reference asks about pairs"
+    return "every fact a tie"
 
 
 def _usable(graph: SceneGraph, params: AskParams) -> Iterator[Subject]:

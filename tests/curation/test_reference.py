@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from srgpt.errors import InputError
 from srgpt.geometry.directions import clock_hour
 from srgpt.geometry.language import read_value
 from srgpt.params import AskParams, LiftParams, ProceduralParams
-from srgpt.records import CATEGORIES, REASONING, Scene, SceneGraph
+from srgpt.records import CATEGORIES, REASONING, Rejected, Scene, SceneGraph
 from srgpt.sources.procedural.generate import generate
 
 # A spans 1 m in x, 2 m in y (up to y = -1), B a small thing farther away, to the right and lower
@@ -91,6 +93,14 @@ def test_its_fact_mode_states_eleven_kinds_of_facts(graphs: list[SceneGraph]) ->
             relation = turn.category.replace("_fact", "_predicate")
             first, second = own if turn.value == 0 else own[::-1]
             assert reference.fact(relation, first, second) == 1.0
+
+
+def test_a_scene_without_a_pair_is_set_aside_for_that(graphs: list[SceneGraph]) -> None:
+    one = replace(graphs[0], nodes=tuple(n for n in graphs[0].nodes if n.perceived is not None)[:1])
+    found = ask_scene(one, AskParams(compat="reference"), 0)
+    assert found == Rejected(
+        one.scene_id, "nothing-to-ask", "1 objects, and ask.compat=reference asks about pairs"
+    )
 
 
 def test_without_clouds_the_setting_is_named() -> None:
