@@ -1,7 +1,7 @@
 """LLaVA: a JSON array, or JSON lines, of rows with ``id``, ``image`` (a path) and ``conversations``.
 
 Rows may ask about regions as OSD's do (``<mask>``, ``rle``, ``bbox``). A row about no picture, or about several, has
-no place in our tables.
+no place in our tables. The scene's id is the picture's path with its suffix: a mixture may have ``a.jpg`` and ``a.png``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,5 @@ def read(row: Any, pixels: Pixels | None = None) -> Draft:
     if image is None or isinstance(image, list):
         raise UnusableError("not-one-picture", "'image' names no picture, or several")
     path = file_path(text_of(image, "image", "bad-filename"))
-    stem = posixpath.splitext(path)[0]
     talk = read_talk(row.get("conversations"), row.get("rle"), row.get("bbox"), pixels)
-    return Draft(stem, path, f"{stem}.png", talk)
+    return Draft(path, path, f"{posixpath.splitext(path)[0]}.png", talk)

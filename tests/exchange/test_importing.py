@@ -341,11 +341,25 @@ def test_llava_rows_have_no_regions(tmp_path: Path, lines: bool) -> None:
     manifest = run(given, str(tmp_path / "out"))
     assert manifest.rejected == {"not-one-picture": 1}
     first = talks(tmp_path / "out")[0]
-    assert (first.scene_id, first.conversation_id, first.regions) == ("coco/0000", "coco/0000-0", ())
+    assert (first.scene_id, first.conversation_id, first.regions) == ("coco/0000.jpg", "coco/0000.jpg-0", ())
     assert (first.width, first.height) == (WIDTH, HEIGHT)
     assert [(t.question, t.answer, t.category, t.value, t.unit) for t in first.turns] == [
         ("What is in the picture?", "Noise, number 0.", "imported", None, "text"),
         ("Anything else?", "No.", "imported", None, "text"),
+    ]
+
+
+def test_pictures_that_differ_in_their_suffix_alone_are_two_scenes(tmp_path: Path) -> None:
+    from PIL import Image
+
+    rows = [{**llava_row(i), "image": name} for i, name in enumerate(["a.jpg", "a.png", "a.jpg"])]
+    images, _ = write_pictures(tmp_path, ["a"])
+    Image.new("RGB", (7, 5)).save(Path(images) / "a.png")
+    run(replace(source(tmp_path, rows), format="llava", images=images), str(tmp_path / "out"))
+    sizes = {"a.jpg": (WIDTH, HEIGHT), "a.png": (7, 5)}
+    assert {s.scene_id: (s.width, s.height) for s in scenes(tmp_path / "out")} == sizes
+    assert [(c.scene_id, (c.width, c.height)) for c in talks(tmp_path / "out")] == [
+        (row["image"], sizes[row["image"]]) for row in rows
     ]
 
 
