@@ -1,4 +1,4 @@
-"""Pictures in a folder or bucket, with or without a table that says where they come from.
+"""Pictures in a folder or bucket, with or without tables that say where they come from.
 
 Every picture under the folder becomes a scene without regions: *perceive* finds what is in it.
 """
@@ -68,7 +68,7 @@ class FolderWork:
 class FolderSource:
     """Reads all pictures under ``url``, in the order of their paths.
 
-    Raises :class:`InputError` where there is no such folder, where no picture is in it, or where its metadata
+    Raises :class:`InputError` where there is no such folder, where no picture is in it, or where a metadata
     table is broken.
     """
 
@@ -98,7 +98,7 @@ class FolderSource:
         self._statistics = {
             "pictures": len(pictures),
             "other_files": len(files) - len(pictures),
-            "described": len(set(described) & set(pictures)),
+            "described": sum(known != Provenance() for path, known in described.items() if path in pictures),
         }
 
     def shards(self) -> Sequence[FolderWork]:
@@ -117,7 +117,7 @@ class FolderSource:
         }
 
     def statistics(self, set_aside: Collection[str]) -> dict[str, Any]:
-        """Return how many pictures and other files there are, and how many the table describes."""
+        """Return how many pictures and other files there are, and of how many a table says licence or URL."""
         return dict(self._statistics)
 
     def _candidate(

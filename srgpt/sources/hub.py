@@ -6,7 +6,7 @@ A folder was written by ``save_to_disk``, or holds Parquet files, an ``imagefold
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,10 +20,12 @@ from srgpt.records import Rejected, Scene
 from srgpt.sources.base import Loaded, Work
 from srgpt.sources.folder import picture_scene, picture_settings
 from srgpt.sources.listing import scene_id
-from srgpt.sources.metadata import LICENCE_COLUMNS, URL_COLUMNS, Provenance, provenance
+from srgpt.sources.metadata import LICENCE_COLUMNS, URL_COLUMNS, Provenance, columns, provenance
 from srgpt.sources.pictures import UnusableError, look_at, read_picture
 from srgpt.sources.survey import Look, item_id, survey
 from srgpt.storage import digest, io_errors, is_local, read_bytes
+
+_OPTIONAL = ("url_column", "licence_column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ class StreamedWork(_Rows):
 class HubSource:
     """Reads ``ingest.hub.split`` of the dataset ``url``: a local folder, or OWNER/NAME on the Hugging Face hub.
 
-    Raises :class:`InputError` where there is no such dataset, split or column.
+    Raises :class:`InputError` where there is no such dataset, split or column, or where licences are no text.
     """
 
     def __init__(self, params: IngestParams, dataset: str, url: str) -> None:
@@ -160,8 +162,10 @@ class HubSource:
         hub = self.params.hub
         seen: set[str] = set()
         for index, row in enumerate(data):
-            identifier, known = self._identifier(index, row), self._provenance(row)
-            if identifier in seen:
+            identifier, known = self._identifier(index, row), self._provenance(index, row)
+            if not identifier:
+                yield Rejected(f"row[{index}]", "missing-id", f"{hub.id_column!r} of this row is empty")
+            elif identifier in seen:
                 yield Rejected(
                     f"row[{index}]", "duplicate-id", f"{hub.id_column!r} of an earlier row is the same"
                 )
@@ -175,16 +179,16 @@ class HubSource:
                 self._states.append(data.state_dict())
 
     def _identifier(self, index: int, row: dict[str, Any]) -> str:
+        """Return the id of a row's scene; empty where the column of ids is."""
         hub = self.params.hub
-        return scene_id(f"{hub.split}-{index:08d}" if hub.id_column is None else str(row[hub.id_column]))
+        if hub.id_column is None:
+            return scene_id(f"{hub.split}-{index:08d}")
+        value = row[hub.id_column]
+        return "" if value is None or not str(value).strip() else scene_id(str(value))
 
-    def _provenance(self, row: dict[str, Any]) -> Provenance:
-        hub = self.params.hub
-        return provenance(
-            row,
-            URL_COLUMNS if hub.url_column is None else (hub.url_column,),
-            LICENCE_COLUMNS if hub.licence_column is None else (hub.licence_column,),
-        )
+    def _provenance(self, index: int, row: dict[str, Any]) -> Provenance:
+        urls, licences = (_described_by(row, self.params.hub, key) for key in _OPTIONAL)
+        return provenance(row, urls, licences, f"{self.name}, row {index}")
 
 
 def _look(value: Any, row: int, max_pixels: int) -> tuple[str, Callable[[], Image.Image]]:
@@ -283,7 +287,8 @@ def _check_columns(data: Any, name: str, params: HubParams) -> None:
         raise InputError(f"{name}: its columns are not known while streaming; set ingest.hub.streaming=false")
     for key in ("image_column", "id_column", "licence_column", "url_column"):
         column = getattr(params, key)
-        if column is not None and column not in data.features:
+        goes_without = column is None or (column == "" and key in _OPTIONAL)
+        if not goes_without and column not in data.features:
             raise InputError(
                 f"{name}: no column {column!r}; it has {', '.join(data.features)}. Set ingest.hub.{key}."
             )
@@ -296,6 +301,21 @@ def _check_columns(data: Any, name: str, params: HubParams) -> None:
             f"{name}: column {params.image_column!r} holds {kind}, no pictures; its columns are "
             f"{', '.join(data.features)}. Set ingest.hub.image_column."
         )
+    for key in _OPTIONAL:
+        for column in _described_by(data.features, params, key):
+            if getattr(data.features[column], "dtype", None) not in ("string", "large_string", "null"):
+                raise InputError(
+                    f"{name}: column {column!r} holds {data.features[column]}, and text was expected. Set "
+                    f"ingest.hub.{key} to a column of text, or to '' to go without."
+                )
+
+
+def _described_by(names: Iterable[str], params: HubParams, key: str) -> list[str]:
+    """Return the columns to look in for the URL or the licence of a picture, the best first."""
+    column = getattr(params, key)
+    if column is None:
+        return columns(names, URL_COLUMNS if key == "url_column" else LICENCE_COLUMNS)
+    return [column] if column else []
 
 
 def _count(data: Any, params: HubParams) -> int:

@@ -160,7 +160,7 @@ def test_duplicates_can_be_kept(tmp_path):
 
 
 TABLES = {
-    "metadata.csv": "file_name,license,source_url,author\n"
+    "metadata.csv": "File_Name,License,Source_URL,author\n"
     'a.jpg,CC-BY-4.0,"https://example.org/a,1",Ada\nsub/b.jpg,,,\ngone.jpg,CC0,,\n',
     "metadata.jsonl": '{"file_name": "a.jpg", "licence": "CC-BY-4.0", "url": "https://example.org/a,1"}\n\n'
     '{"file_name": "./sub/b.jpg", "licence": null}\n{"file_name": "gone.jpg", "licence": "CC0"}\n',
@@ -179,7 +179,7 @@ def test_licence_and_url_are_kept(tmp_path, name):
         "c.jpg": ("all mine", "c.jpg"),
     }
     assert [(r.id, r.reason) for r in rejected] == [("gone.jpg", "missing-image")]
-    assert source.statistics(()) == {"pictures": 3, "other_files": 1, "described": 2}
+    assert source.statistics(()) == {"pictures": 3, "other_files": 1, "described": 1}
 
 
 @pytest.mark.parametrize(
@@ -195,6 +195,18 @@ def test_licence_and_url_are_kept(tmp_path, name):
         ("metadata.jsonl", "[1]\n", "line 1: expected an object, found list"),
         ("metadata.jsonl", '{"file_name": 5}\n', "line 1: no 'file_name'"),
         ("metadata.jsonl", '{"file_name": "\\ud800.jpg"}\n', "line 1: no 'file_name'"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "a.jpg", "license": 4}\n',
+            "line 1: 'license' is 4, and text was expected",
+        ),
+        ("metadata.jsonl", '{"file_name": "a.jpg", "url": ["x"]}\n', r"line 1: 'url' is \['x'\], and text"),
+        (
+            "metadata.csv",
+            "file_name,Licence name\na.jpg,CC0\n",
+            "line 2: .* there is 'Licence name' only; rename",
+        ),
+        ("metadata.csv", "file_name,License,license\na.jpg,CC0,\n", "line 1: several columns 'license'"),
     ],
 )
 def test_a_broken_table_is_an_error_with_its_line(tmp_path, name, text, words):
@@ -203,6 +215,23 @@ def test_a_broken_table_is_an_error_with_its_line(tmp_path, name, text, words):
     with pytest.raises(InputError, match=words) as caught:
         read(tmp_path)
     assert str(caught.value).startswith(str(tmp_path / name))
+
+
+def test_every_folder_may_have_a_table(tmp_path):
+    for seed, path in enumerate(["a.jpg", "train/b.jpg", "train/sub/c.jpg", "val/d.jpg"]):
+        save(tmp_path, path, seed)
+    (tmp_path / "metadata.csv").write_text("file_name,licence,text\na.jpg,one,\nval/d.jpg,four,\n")
+    (tmp_path / "train" / "metadata.csv").write_text("file_name,licence\nb.jpg,two\nsub/c.jpg,three\n")
+    (tmp_path / "val" / "metadata.jsonl").write_text("")
+    source, scenes, rejected = read(tmp_path)
+    assert [(s.uri, s.licence) for s in scenes] == [
+        ("a.jpg", "one"), ("train/b.jpg", "two"), ("train/sub/c.jpg", "three"), ("val/d.jpg", "four"),
+    ]  # fmt: skip
+    assert rejected == []
+    assert source.statistics(())["described"] == 4
+    (tmp_path / "val" / "metadata.jsonl").write_text('{"file_name": "d.jpg", "licence": "five"}\n')
+    with pytest.raises(InputError, match=r"metadata\.jsonl, line 1: 'val/d.jpg' was described before"):
+        read(tmp_path)
 
 
 def test_two_tables_are_an_error(tmp_path):

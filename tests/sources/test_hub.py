@@ -141,6 +141,26 @@ def test_columns_can_be_named(tmp_path):
     assert [s.licence for s in scenes] == ["CC0", "mine"]
 
 
+def test_licences_of_any_case_are_found_and_numbers_are_no_licences(tmp_path):
+    data = table([picture(0)], License=["CC0"], Source_URL=["https://example.org/0"])
+    data.save_to_disk(tmp_path / "data")
+    _, (scene,), _ = read(tmp_path / "data")
+    assert (scene.licence, scene.uri) == ("CC0", "https://example.org/0")
+    numbered = table([picture(0)]).add_column("license", [4])
+    numbered.save_to_disk(tmp_path / "numbered")
+    with pytest.raises(InputError, match=r"'license' holds .*int64.* text was expected.*licence_column"):
+        read(tmp_path / "numbered")
+    _, (scene,), _ = read(tmp_path / "numbered", licence_column="", licence="CC0")
+    assert scene.licence == "CC0"
+
+
+def test_rows_without_an_id_are_set_aside(tmp_path):
+    table([picture(seed) for seed in range(4)], key=[None, "a", " ", None]).save_to_disk(tmp_path / "data")
+    _, scenes, rejected = read(tmp_path / "data", id_column="key")
+    assert [s.scene_id for s in scenes] == ["a"]
+    assert [(r.id, r.reason) for r in rejected] == [(f"row[{i}]", "missing-id") for i in (0, 2, 3)]
+
+
 def test_plain_bytes_are_pictures_too(tmp_path):
     datasets.Dataset.from_dict({"jpg": [picture(0)]}).save_to_disk(tmp_path / "data")
     _, scenes, _ = read(tmp_path / "data", image_column="jpg")
