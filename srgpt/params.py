@@ -330,8 +330,10 @@ class LiftParams(Section):
     """``reference`` cleans as SpatialRGPT does, with its thresholds, and keeps the clouds for ``ask.compat``."""
     min_mask_points: Count = 16
     outlier_neighbours: Count = 10
-    outlier_std_ratio: Positive = 6.0
-    """Lower drops more: 3 also takes faces seen at a slant, the reference's 1.2 the edges of all."""
+    outlier_std_ratio: Positive = 20.0
+    """Lower drops more: 6 also takes faces seen at a slant, the reference's 1.2 the edges of all."""
+    model_outlier_std_ratio: Positive = 3.0
+    """The same where a model estimated the depth, which smears at the edges of objects."""
     voxel_min: Positive = 0.01
     """Smallest voxel edge, metres."""
     voxel_share: Positive = 0.025
@@ -344,10 +346,12 @@ class LiftParams(Section):
     min_kept_points: Count = 10
     min_volume: Annotated[float, Field(ge=0)] = 1e-6
     """Smallest box, cubic metres."""
-    max_points: Count = 2048
-    """Larger masks are thinned evenly to this many points before cleaning."""
+    max_points: Count = 8192
+    """Larger masks are thinned evenly to this many points before cleaning; fewer are faster, and miss more."""
     mask_noise: Annotated[float, Field(ge=0)] = 0.5
-    """Standard deviation of where a mask ends, pixels; with the next two, an object's uncertainty."""
+    """Standard deviation of where a mask ends that the source gave, pixels; with the next ones, an uncertainty."""
+    model_mask_noise: Annotated[float, Field(ge=0)] = 2.0
+    """The same for a mask that a model drew."""
     depth_noise: Annotated[float, Field(ge=0)] = 0.005
     """Relative standard deviation of one object's depth where the source gave the depth."""
     model_depth_noise: Annotated[float, Field(ge=0)] = 0.05
@@ -413,7 +417,7 @@ class AskParams(Section):
     reasoning: list[Literal["camera", "ratio", "ranking", "counting", "multi_hop", "facts"]] = []
     """Families of questions beyond the benchmark's 24 categories, for training; ``facts`` are plain statements."""
     reasoning_share: Share = 0.3
-    """Share of questions from these families, where there are any."""
+    """Share of questions from these families, where there are any; 1 asks nothing else."""
     max_error_chance: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     """Relations whose answer is wrong with a higher chance, by the objects' uncertainty, are not asked about."""
     max_relative_sigma: Positive = 0.25
@@ -442,7 +446,7 @@ class AskParams(Section):
         if compat == "reference" and others.data.get("truth") == "cuboids":
             raise ValueError(
                 "its facts come from perceived clouds, and ask.truth is cuboids. Set truth to perceived, or keep "
-                "compat as it was where truth is cuboids: datasets.NAME.ask.compat=corrected"
+                "compat corrected where truth is cuboids: datasets.NAME.ask.compat=corrected"
             )
         return compat
 

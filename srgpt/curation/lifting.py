@@ -35,6 +35,8 @@ class _View:
     rotation: Floats
     depth_noise: float
     """Relative standard deviation of one object's depth."""
+    outlier_std_ratio: float
+    """What :func:`remove_outliers` takes."""
 
     @cached_property
     def columns(self) -> NDArray[np.float32]:
@@ -75,7 +77,8 @@ def lift_scene(scene: Scene, params: LiftParams) -> SceneGraph | Rejected:
             return Rejected(scene.scene_id, "broken-depth", f"shape {depth.shape}, expected {expected}")
     given = scene.depth_source in (None, "given")
     noise = params.depth_noise if given else params.model_depth_noise
-    view = _View(depth, scene.intrinsics, rotation, noise)
+    std_ratio = params.outlier_std_ratio if given else params.model_outlier_std_ratio
+    view = _View(depth, scene.intrinsics, rotation, noise, std_ratio)
     nodes = []
     for region in scene.regions:
         if region.rle is not None and list(region.rle["size"]) != [scene.height, scene.width]:
@@ -136,7 +139,7 @@ def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
     distances = pixel_neighbour_distances(u, v, everywhere, z / view.focal, neighbours, chosen)
     points = (view.rotation @ select(everywhere, chosen).T).T
     spacing = float(np.median(z)) / view.focal * np.sqrt(count / len(chosen))
-    kept, share = clean(points, distances, spacing, params)
+    kept, share = clean(points, distances, spacing, view.outlier_std_ratio, params)
     quality |= {"kept_points": len(kept), "cluster_share": share}
     if len(kept) < params.min_kept_points:
         return node("few-kept-points", **quality)
@@ -161,14 +164,15 @@ Vector = tuple[float, float, float]
 def uncertainty(region: Region, box: Box, view: _View, params: LiftParams) -> tuple[Vector, Vector]:
     """Return the standard deviations of a perceived box's centre and extents along the canonical axes, metres.
 
-    Independent errors add up in squares. Each side of a mask is off by ``mask_noise`` pixels, which are
-    ``distance / focal`` metres each at the object; the object's depth is off by a share of its distance, along the
+    Independent errors add up in squares. Each side of a mask is off by ``mask_noise`` pixels (``model_mask_noise``
+    where a model drew it), which are ``distance / focal`` metres each at the object; the object's depth is off by a share of its distance, along the
     line of sight; its extents are off by the same share of themselves. What a picture does not show is not known:
     where the object is hidden in part, the lost share of an extent counts as its deviation, and where its mask
     ends at the border of the picture, half of the extent across that border does.
     """
     distance = float(np.linalg.norm(box.center))
-    edge = params.mask_noise * distance / view.focal
+    given = region.mask_source in (None, "given")
+    edge = (params.mask_noise if given else params.model_mask_noise) * distance / view.focal
     sight = np.abs(box.center) * view.depth_noise
     hidden = 0.0 if region.visibility < 0 else max(0.0, 1.0 - float(np.sqrt(region.visibility)))
     lost = np.full(3, hidden)
@@ -188,12 +192,13 @@ def _cut(region: Region) -> tuple[bool, bool]:
 
 
 def clean(
-    points: Floats, distances: NDArray[np.floating], spacing: float, params: LiftParams
+    points: Floats, distances: NDArray[np.floating], spacing: float, std_ratio: float, params: LiftParams
 ) -> tuple[Floats, float]:
     """Clean one object's points (N, 3): outliers go, voxels even out density, the largest cluster stays.
 
-    ``distances`` (N,) are the points' mean distances to their nearest neighbours, ``spacing`` is the distance
-    between the points of neighbouring pixels on a surface that faces the camera, metres. Returns the kept points
+    ``distances`` (N,) are the points' mean distances to their nearest neighbours, of which those beyond
+    ``std_ratio`` standard deviations go; ``spacing`` is the distance between the points of neighbouring pixels on a
+    surface that faces the camera, metres. Returns the kept points
     (M, 3), all those in the cluster's voxels (their centroids alone would give boxes one voxel too small), and
     the cluster's share of the voxels. As in SpatialRGPT, everything is kept, with share 0, where there is no
     cluster. The DBSCAN radius grows with voxel edge and spacing: with a fixed one, all that is large or far away
@@ -205,7 +210,7 @@ def clean(
         return _clean_as_reference(points, distances, max(_REFERENCE.voxel_min, scale / 40))
     edge = max(params.voxel_min, params.voxel_share * scale)
     eps = max(params.cluster_eps, params.cluster_spacing * max(edge, spacing))
-    inliers = select(points, remove_outliers(distances, params.outlier_std_ratio))
+    inliers = select(points, remove_outliers(distances, std_ratio))
     voxels, voxel = voxel_downsample(inliers, edge)
     cluster = largest_cluster(voxels, eps, params.cluster_min_points)
     if not cluster.any():

@@ -90,10 +90,11 @@ def pixel_neighbour_distances(
 
     The points (N, 3) are those of pixels (u, v), (N,), of one picture, in whose neighbourhood their nearest
     points are: in the :data:`_CLOSE` pixels where the surface faces the camera, in the :data:`_WIDE` ones where
-    it turns away from it by more than about 60 degrees or breaks off, and beyond them where fewer than ``count``
-    pixels there have a point. ``facing`` (N,) is the distance in metres of neighbouring pixels' points on a
-    surface that faces the camera. Where it turns away by more than about 75 degrees, or along a diagonal,
-    nearer points still lie outside of the wide neighbourhood: distances come out too large by some per cent.
+    it turns away from it by more than about 60 degrees, is rough or breaks off, and beyond them where fewer than
+    ``count`` pixels there have a point. ``facing`` (N,) is the distance in metres of neighbouring pixels' points on
+    a surface that faces the camera. Exact where most of the points need the wide neighbourhood; where few do,
+    a part that turns away by more than about 75 degrees has nearer points outside of it still, and comes out as too
+    far from its neighbours, by up to a few times at the worst.
     """
     if count > len(_CLOSE):
         return neighbour_distances(points, count, chosen).astype(np.float32)
@@ -105,6 +106,9 @@ def pixel_neighbour_distances(
     at = at[chosen]
     mean, last = _nearest_in(grid, at, _CLOSE @ (rows, 1), count)
     unsure = np.flatnonzero(last > _TURNED * facing[chosen])
+    if len(unsure) > len(at) / 2:  # they may lie anywhere
+        mean[unsure] = neighbour_distances(points, count, chosen[unsure])
+        return mean
     mean[unsure], last[unsure] = _nearest_in(grid, at[unsure], _WIDE @ (rows, 1), count)
     lonely = np.flatnonzero(last > _NOWHERE / 2)
     if len(lonely):

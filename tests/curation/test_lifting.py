@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -170,18 +171,42 @@ def test_broken_scenes_are_set_aside(slanted, changes, reason, says):
     assert says in found.detail
 
 
+def test_what_models_drew_or_estimated_is_known_less_well(slanted):
+    exact = region(3, slice(10, 30), slice(20, 40))
+    given, drawn = (
+        lifted(scene(slanted, replace(exact, mask_source=source))).nodes[0]
+        for source in ("given", "some/model")
+    )
+    estimated = lifted(scene(slanted, exact, depth_source="some/model")).nodes[0]
+    for other in (drawn, estimated):
+        assert all(np.array(other.size_sigma) > np.array(given.size_sigma))
+        assert all(np.array(other.center_sigma) >= np.array(given.center_sigma))
+
+
+def test_stray_points_go_where_a_model_estimated_the_depth(slanted):
+    depth = slanted.copy()
+    depth[12:30:6, 24:40:6] += 0.15  # near enough to the surface to be of its cluster
+    box = region(3, slice(10, 30), slice(20, 40))
+    given, estimated = (
+        lifted(scene(depth, box, depth_source=source)).nodes[0].perceived
+        for source in ("given", "some/model")
+    )
+    assert estimated.size[2] == pytest.approx(0.19, abs=0.005)
+    assert given.size[2] == pytest.approx(0.31, abs=0.005)
+
+
 def test_far_objects_do_not_dissolve_into_noise():
     # at 40 m neighbouring pixels are 0.8 m apart, four times the clustering radius near by
     y, x = np.mgrid[:8, :8] * 0.8
     points = np.stack([x, y, 40 + 0.01 * x], axis=-1).reshape(-1, 3)
-    kept, share = clean(points, neighbour_distances(points, 10), 0.8, LiftParams())
+    kept, share = clean(points, neighbour_distances(points, 10), 0.8, 6.0, LiftParams())
     assert (len(kept), share) == (64, 1.0)
 
 
 def test_where_nothing_clusters_everything_is_kept():
     points = np.random.default_rng(0).uniform(-50, 50, (30, 3))
-    params = LiftParams(outlier_std_ratio=100, cluster_spacing=0)
-    kept, share = clean(points, neighbour_distances(points, 10), 0.01, params)
+    params = LiftParams(cluster_spacing=0)
+    kept, share = clean(points, neighbour_distances(points, 10), 0.01, 100.0, params)
     assert (len(kept), share) == (30, 0.0)
 
 
