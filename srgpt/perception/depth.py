@@ -71,11 +71,17 @@ class DepthAnythingEstimator(_Estimator):
 
 
 class ZoeDepthEstimator(_Estimator):
-    """ZoeDepth: metres, from a picture that is mirrored beyond its edges, which are cut off again."""
+    """ZoeDepth: metres, from a picture that is mirrored beyond its edges, which are cut off again.
+
+    Checkpoints with a head for rooms and one for streets let a whole batch vote for one of them, so with those each
+    picture is a batch of its own.
+    """
 
     def _batch(
         self, pictures: list[Image], size: tuple[int, int], focals: list[float | None]
     ) -> list[DepthEstimate]:
+        if len(pictures) > 1 and len(self._loaded.model.config.bin_configurations) > 1:
+            return [one for picture in pictures for one in self._batch([picture], size, focals)]
         processor = self._loaded.processor
         depth = self._run(processor(images=pictures, return_tensors="pt")).predicted_depth
         height, width = size

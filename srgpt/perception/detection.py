@@ -47,7 +47,10 @@ class _ZeroShotDetector(ABC):
 
 
 class GroundingDinoDetector(_ZeroShotDetector):
-    """Grounding DINO and MM Grounding DINO: the tags are one text, and boxes come with the words that fit."""
+    """Grounding DINO and MM Grounding DINO: the tags are one text, and boxes come with the words that fit.
+
+    Only pictures of the same size share a batch: smaller ones would be padded, which changes what is found in them.
+    """
 
     def _chunks(self, tags: Sequence[str]) -> list[list[str]]:
         tokenizer = self._loaded.processor.tokenizer
@@ -64,6 +67,16 @@ class GroundingDinoDetector(_ZeroShotDetector):
         return chunks
 
     def _run(self, pictures: list[Image], tags: list[list[str]]) -> list[list[Detection]]:
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, picture in enumerate(pictures):
+            groups.setdefault(picture.size, []).append(index)
+        found: dict[int, list[Detection]] = {}
+        for indices in groups.values():
+            results = self._run_one_size([pictures[i] for i in indices], [tags[i] for i in indices])
+            found.update(zip(indices, results, strict=True))
+        return [found[index] for index in range(len(pictures))]
+
+    def _run_one_size(self, pictures: list[Image], tags: list[list[str]]) -> list[list[Detection]]:
         import torch
 
         loaded = self._loaded

@@ -23,7 +23,7 @@ from srgpt.perception.depth import (
 )
 from tests.perception import tiny
 
-METRIC = ("depth_anything_metric", "zoedepth", "depth_pro")
+METRIC = ("depth_anything_metric", "zoedepth", "zoedepth_two_heads", "depth_pro")
 
 
 def estimate(folder, pictures, focals=None, **settings):
@@ -40,6 +40,21 @@ def test_depth_is_at_each_pictures_own_size_in_order(name, checkpoint, pictures)
         (alone,) = estimate(folder, [picture])
         np.testing.assert_allclose(alone.values, together.values, rtol=1e-3, atol=1e-3)
     assert not np.allclose(found[0].values, found[2].values, rtol=1e-3), "different pictures differ"
+
+
+def test_each_picture_chooses_its_own_head_whatever_its_neighbours(checkpoint):
+    loaded = load_metric(MetricDepthParams(model=checkpoint("zoedepth_two_heads")))
+    dark, bright = tiny.shades()
+    heads = []
+    for picture in (dark, bright):
+        inputs = loaded._loaded.processor(images=[picture], return_tensors="pt")
+        with torch.inference_mode():
+            heads.append(int(loaded._loaded.model(**inputs).domain_logits.argmax()))
+    assert heads[0] != heads[1]
+    together = loaded.estimate([dark, bright, bright])
+    for picture, found in zip((dark, bright, bright), together, strict=True):
+        (alone,) = loaded.estimate([picture])
+        np.testing.assert_allclose(found.values, alone.values, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["depth_anything_metric", "depth_anything_relative"])

@@ -62,14 +62,16 @@ def test_grounding_dino_keeps_what_its_post_processing_keeps(name, checkpoint, p
     np.testing.assert_allclose(sorted(d.score for d in found), sorted(expected["scores"].tolist()), atol=1e-5)
 
 
-def test_a_batch_finds_what_its_pictures_find_alone(checkpoint, pictures):
-    detector = load_detector(DetectionParams(model=checkpoint("owlv2"), **OPEN))
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_batch_finds_what_its_pictures_find_alone(name, checkpoint, pictures):
+    detector = load_detector(DetectionParams(model=checkpoint(name), **OPEN))
     tags = [["chair"], ["cup", "table", "lamp"], ["road", "car"]]
     together = detector.detect(pictures, tags)
     for picture, own, expected in zip(pictures, tags, together, strict=True):
         (alone,) = detector.detect([picture], [own])
         assert [d.tag for d in alone] == [d.tag for d in expected]
         np.testing.assert_allclose([d.score for d in alone], [d.score for d in expected], atol=1e-4)
+        np.testing.assert_allclose([d.bbox for d in alone], [d.bbox for d in expected], atol=1e-2)
 
 
 def test_more_tags_than_the_text_holds_are_asked_for_in_several_rounds(checkpoint, pictures):

@@ -48,6 +48,14 @@ def test_the_threshold_decides_and_the_best_description_of_that_side_is_the_reas
     assert 0 < kept.positive == dropped.positive < 1
 
 
+@pytest.mark.parametrize("name", ["clip", "siglip"])
+def test_a_batch_is_judged_as_each_picture_is_alone(name, checkpoint, pictures):
+    judge = load_filter(FilteringParams(model=checkpoint(name), **LABELS)).judge
+    alone = [judge([picture])[0].positive for picture in pictures]
+    np.testing.assert_allclose([v.positive for v in judge(pictures)], alone, atol=1e-5)
+    assert len(set(alone)) == 3
+
+
 def test_default_descriptions_are_those_of_the_word_list(checkpoint, pictures):
     lists = word_lists()["filtering"]
     (verdict,) = load_filter(FilteringParams(model=checkpoint("clip"))).judge(pictures[:1])

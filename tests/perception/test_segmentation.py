@@ -32,6 +32,13 @@ def test_all_boxes_at_once_give_what_each_gives_alone(name, checkpoint, pictures
         assert np.mean(mask != alone) < 0.01
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_batch_gives_what_each_picture_gives_alone(name, checkpoint, pictures):
+    segmenter = load_segmenter(SegmentationParams(model=checkpoint(name)))
+    for picture, together in zip(pictures, segmenter.segment(pictures, [BOXES] * 3), strict=True):
+        np.testing.assert_array_equal(segmenter.segment([picture], [BOXES])[0], together)
+
+
 def test_sam_hq_takes_the_best_scored_mask_at_the_pictures_size(checkpoint, pictures):
     folder = checkpoint("sam_hq")
     model = AutoModelForMaskGeneration.from_pretrained(folder).eval()

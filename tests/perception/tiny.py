@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers as tf
+from PIL import Image
 
 WORDS = ("chair", "table", "red", "cup", "floor", "lamp", "street", "road", "car", "dining")
 
@@ -275,7 +277,7 @@ def depth_pro(folder: Path, field_of_view: bool = True) -> Path:
     return _squeezed(folder, model, "DepthPro", 128, [0.5] * 3, [0.5] * 3)
 
 
-def zoedepth(folder: Path) -> Path:
+def _zoedepth(folder: Path, *heads: dict[str, Any]) -> Path:
     config = tf.ZoeDepthConfig(
         backbone_config={
             "model_type": "beit", "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2,
@@ -283,11 +285,37 @@ def zoedepth(folder: Path) -> Path:
             "reshape_hidden_states": False, "out_features": ["stage1", "stage2", "stage3", "stage4"],
         },
         neck_hidden_sizes=[8, 8, 16, 16], fusion_hidden_size=16, bottleneck_features=16, num_relative_features=8,
-        num_attractors=[4, 2, 2, 1], bin_embedding_dim=8,
-        bin_configurations=[{"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0}], initializer_range=0.3,
+        num_attractors=[4, 2, 2, 1], bin_embedding_dim=8, bin_configurations=list(heads), initializer_range=0.3,
+        num_patch_transformer_layers=4, patch_transformer_hidden_size=128, patch_transformer_intermediate_size=16,
+        patch_transformer_num_attention_heads=2,
     )  # fmt: skip
     images = tf.ZoeDepthImageProcessor(size={"height": 64, "width": 64}, ensure_multiple_of=32)
-    return save(folder, tf.ZoeDepthForDepthEstimation(config), images)
+    model = tf.ZoeDepthForDepthEstimation(config)
+    if len(heads) > 1:
+        _set_apart(model, images)
+    return save(folder, model, images)
+
+
+def shades() -> list[Image.Image]:
+    """Two pictures of noise, a dark one and a bright one, of the same size."""
+    noise = np.random.default_rng(0).integers(0, 56, (60, 80, 3))
+    return [Image.fromarray((noise + shade).astype(np.uint8)) for shade in (0, 200)]
+
+
+def _set_apart(model: Any, images: Any) -> None:
+    """Let the two shades choose different heads."""
+    with torch.no_grad():
+        logits = model.eval()(**images(images=shades(), return_tensors="pt")).domain_logits
+        model.metric_head.mlp_classifier.linear2.bias -= logits.mean(dim=0)
+
+
+def zoedepth(folder: Path) -> Path:
+    return _zoedepth(folder, {"n_bins": 8, "min_depth": 0.001, "max_depth": 10.0})
+
+
+def zoedepth_two_heads(folder: Path) -> Path:
+    nyu = {"name": "nyu", "n_bins": 8, "min_depth": 0.001, "max_depth": 10.0}
+    return _zoedepth(folder, nyu, {**nyu, "name": "kitti", "max_depth": 80.0})
 
 
 BUILDERS: dict[str, Callable[[Path], Path]] = {
@@ -304,6 +332,7 @@ BUILDERS: dict[str, Callable[[Path], Path]] = {
     "depth_anything_relative": depth_anything_relative,
     "depth_pro": depth_pro,
     "zoedepth": zoedepth,
+    "zoedepth_two_heads": zoedepth_two_heads,
 }
 
 
