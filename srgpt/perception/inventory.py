@@ -7,8 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
+from srgpt.cards import card_licence
 from srgpt.errors import InputError
 from srgpt.params import PerceiveParams, WeightsParams
 from srgpt.perception.weights import fetch_command, is_folder, source_name
@@ -157,27 +156,7 @@ def _is_whole(folder: Path) -> bool:
 
 def licence(params: WeightsParams, folder: Path | None) -> str:
     """Return the licence of the model card in ``folder``, else of :data:`LICENCES`, with what it restricts."""
-    name = (None if folder is None else _card_licence(folder / "README.md")) or LICENCES.get(params.model)
+    name = (None if folder is None else card_licence(folder / "README.md")) or LICENCES.get(params.model)
     if name is None:
         return UNKNOWN_LICENCE
     return f"{name} ({_RESTRICTED[name]})" if name in _RESTRICTED else name
-
-
-def _card_licence(card: Path) -> str | None:
-    """Read ``license`` (``license_name`` where that is "other") of a model card's YAML front matter."""
-    try:
-        text = card.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-    if not text.startswith("---"):
-        return None
-    try:
-        front = yaml.safe_load(text.split("---", 2)[1])
-    except yaml.YAMLError:
-        return None
-    if not isinstance(front, dict):
-        return None
-    found = front.get("license")
-    if found == "other":
-        found = front.get("license_name", found)
-    return found if isinstance(found, str) else None

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import Image
 
+from srgpt.cards import card_licence
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import HubParams, IngestParams
 from srgpt.records import Rejected, Scene
@@ -124,7 +125,9 @@ class HubSource:
         self.dataset = dataset
         self.name = url.removeprefix("hf://datasets/")
         data = open_dataset(self.name, params.hub)
-        self._licence = params.hub.licence or data.info.license or ""
+        self._licence = (
+            params.hub.licence or licence_of_card(self.name, params.hub) or data.info.license or ""
+        )
         self._states: list[dict[str, Any] | None] = [None]
         with io_errors(self.name):
             self._survey = survey(
@@ -316,6 +319,21 @@ def _described_by(names: Iterable[str], params: HubParams, key: str) -> list[str
     if column is None:
         return columns(names, URL_COLUMNS if key == "url_column" else LICENCE_COLUMNS)
     return [column] if column else []
+
+
+def licence_of_card(name: str, params: HubParams) -> str | None:
+    """Return the licence of the dataset's card, in its folder or on the hub; None where no card can be had."""
+    folder = Path(name)
+    if folder.is_dir():
+        return card_licence(folder / "README.md")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:  # without a network it is the cache's, where it is there
+        card = hf_hub_download(name, "README.md", repo_type="dataset", revision=params.revision)
+    except (EntryNotFoundError, OSError, ValueError):
+        return None
+    return card_licence(Path(card))
 
 
 def _count(data: Any, params: HubParams) -> int:

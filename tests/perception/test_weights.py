@@ -231,7 +231,9 @@ def test_restricted_licences_are_marked():
     [
         ("---\nlicense: other\nlicense_name: my-licence\n---\n", "my-licence"),
         ("---\nlicense: other\n---\n", "other"),
-        ("---\nlicense: [a, b]\n---\n", UNKNOWN_LICENCE),
+        ("---\nlicense: [a, b]\n---\n", "a, b"),
+        ("---\nlicense: [a, 1]\n---\n", UNKNOWN_LICENCE),
+        ("---\nlicense: mit\ndate: 2020-99-99\n---\n", UNKNOWN_LICENCE),
         ("no front matter\nlicense: mit", UNKNOWN_LICENCE),
         ("---\n: : :\n---", UNKNOWN_LICENCE),
         ("---\n- a\n---\n", UNKNOWN_LICENCE),

@@ -11,6 +11,7 @@ from PIL import Image
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import DuplicateParams, HubParams, IngestParams, load
 from srgpt.sources import open_source
+from srgpt.sources.hub import licence_of_card
 from srgpt.stages import ingest
 
 ROWS = 7
@@ -152,6 +153,31 @@ def test_licences_of_any_case_are_found_and_numbers_are_no_licences(tmp_path):
         read(tmp_path / "numbered")
     _, (scene,), _ = read(tmp_path / "numbered", licence_column="", licence="CC0")
     assert scene.licence == "CC0"
+
+
+def test_the_licence_of_the_card_holds_where_no_column_names_one(tmp_path):
+    (tmp_path / "data").mkdir()
+    table([picture(0), picture(1)], license=["CC0", None]).to_parquet(tmp_path / "data" / "train.parquet")
+    (tmp_path / "data" / "README.md").write_text("---\nlicense:\n- cc-by-4.0\n---\n# Rooms\n")
+    _, scenes, _ = read(tmp_path / "data")
+    assert [s.licence for s in scenes] == ["CC0", "cc-by-4.0"]
+    _, scenes, _ = read(tmp_path / "data", licence="mine")
+    assert [s.licence for s in scenes] == ["CC0", "mine"]
+
+
+def test_the_licence_of_card_a_hub_id_is_asked_for_and_may_be_out_of_reach(tmp_path, monkeypatch):
+    """The hub is the one thing that is not real here."""
+    params, asked = HubParams(revision="v1"), []
+
+    def download(name, file, **where):
+        asked.append((name, file, where))
+        (tmp_path / "README.md").write_text("---\nlicense: odbl\n---\n")
+        return str(tmp_path / "README.md")
+
+    assert licence_of_card("nobody/nothing", params) is None  # offline, and not in the cache
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    assert licence_of_card("nobody/nothing", params) == "odbl"
+    assert asked == [("nobody/nothing", "README.md", {"repo_type": "dataset", "revision": "v1"})]
 
 
 def test_rows_without_an_id_are_set_aside(tmp_path):
