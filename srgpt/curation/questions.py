@@ -64,7 +64,8 @@ def ask_scene(
     """Ask about one scene: ``params.conversations`` conversations, or the scene set aside with the reason.
 
     Reasons: ``no-objects``, ``no-truth`` or ``no-perceived`` (no object has the box that ``params.truth``
-    names), ``nothing-to-ask`` (every fact is a tie, or there is no pair where the reference asks about pairs).
+    names), ``nothing-to-ask`` (every fact is a tie, there is no pair where the reference asks about pairs, or
+    nothing for the families in ``params.reasoning`` where they have all places).
     """
     objects = list(_usable(graph, params))
     if not objects:
@@ -89,6 +90,8 @@ def _why(params: AskParams) -> str:
     """Say why nothing was asked about a scene's objects."""
     if params.compat == "reference":  # it knows no ties
         return "and ask.compat=reference asks about pairs"
+    if _only_beyond(params):
+        return f"too few or too uncertain for {', '.join(params.reasoning)}"
     return "every fact a tie"
 
 
@@ -120,13 +123,14 @@ def _conversation(graph: SceneGraph, index: int, turns: Sequence[Turn], params: 
 def _turns(
     objects: Sequence[Subject], params: AskParams, rng: np.random.Generator, balance: Balance
 ) -> list[Turn]:
-    """Choose up to ``params.turns`` questions: two halves by their share, each evenly over its groups.
+    """Choose up to ``params.turns`` questions: the families' by their share, then two halves by theirs.
 
-    A half that runs out of questions leaves its places to the other, unless the other's share is 0. A pair
-    is asked about once per group, so that no question repeats or turns around another.
+    Each half is asked evenly over its groups. Families that run out of questions leave their places to the halves,
+    and a half to the other, unless the other's share is 0. A pair is asked about once per group, so that no question
+    repeats or turns around another.
     """
     beyond = _beyond(objects, params, rng, balance)
-    share, places = params.quantitative_share, params.turns - len(beyond)
+    share, places = params.quantitative_share, 0 if _only_beyond(params) else params.turns - len(beyond)
     quantitative = int(share * places + rng.random())
     halves = (
         (_questions(objects, QUANTITATIVE, params, rng), quantitative, share),
@@ -140,6 +144,10 @@ def _turns(
             chosen += _take(questions, places - len(chosen))
     turns = beyond + [_turn(category, pair, rng, balance) for category, pair in chosen]
     return [turns[i] for i in rng.permutation(len(turns))]
+
+
+def _only_beyond(params: AskParams) -> bool:
+    return bool(params.reasoning) and params.reasoning_share == 1
 
 
 def _beyond(

@@ -15,7 +15,7 @@ from srgpt.curation.questions import Balance, ask_scene
 from srgpt.geometry.language import read_value
 from srgpt.geometry.units import parse_length
 from srgpt.params import AskParams
-from srgpt.records import REASONING, UNIT_OF, Box, Node, SceneGraph, Turn
+from srgpt.records import REASONING, UNIT_OF, Box, Node, Rejected, SceneGraph, Turn
 
 FAMILIES = list(REASONING)
 
@@ -48,7 +48,23 @@ def ask(scene: SceneGraph, **params: object) -> list[Turn]:
     )
     found = ask_scene(scene, section, 0, Balance())
     assert isinstance(found, list)
-    return [t for c in found for t in c.turns if t.category in {k for f in REASONING.values() for k in f}]
+    return [t for c in found for t in c.turns]
+
+
+@pytest.mark.parametrize("share", [0.99, 1.0])
+def test_the_benchmarks_questions_take_the_places_left_over_unless_theirs_is_no_share(share: float) -> None:
+    """A scene of three objects has fewer than 100 facts to state."""
+    asked = {t.category for t in ask(graph(2, 3), reasoning=["facts"], reasoning_share=share, turns=100)}
+    assert asked & set(REASONING["facts"])
+    assert bool(asked - set(REASONING["facts"])) == (share < 1)
+
+
+def test_a_scene_with_nothing_for_the_families_alone_is_set_aside_for_that() -> None:
+    params = AskParams(truth="cuboids", reasoning=["ranking", "multi_hop"], reasoning_share=1)
+    found = ask_scene(graph(2, 1), params, 0)
+    assert found == Rejected(
+        "s2", "nothing-to-ask", "1 objects, too few or too uncertain for ranking, multi_hop"
+    )
 
 
 @pytest.fixture(scope="module")
