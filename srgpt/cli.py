@@ -383,7 +383,7 @@ def doctor(params: ParamsFile = None, profile: Profile = None, overrides: Set = 
     findings = examine(_params(params, profile, overrides))
     _said(table(findings))
     if any(not f.good for f in findings):
-        raise SrgptError("something is missing; the last column says what to do")
+        raise SrgptError("something is missing; the lines below the table say what to do")
 
 
 @app.command(rich_help_panel=_HELP)

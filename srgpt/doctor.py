@@ -10,7 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Column, Table
+from rich.text import Text
 
 from srgpt.errors import SrgptError
 from srgpt.params import Params
@@ -47,13 +50,14 @@ def examine(params: Params) -> list[Finding]:
     ]
 
 
-def table(findings: list[Finding]) -> Table:
-    """Lay findings out for a terminal."""
-    result = Table("", "what", "found", "what to do")
+def table(findings: list[Finding]) -> Group:
+    """Lay findings out for a terminal; what to do follows the table, a line each, so that commands stay whole."""
+    result = Table("", Column("what", overflow="fold"), Column("found", overflow="fold"))
     for finding in findings:
         mark = "[green]ok[/]" if finding.good else "[red]no[/]"
-        result.add_row(mark, finding.what, finding.found, "" if finding.good else finding.advice)
-    return result
+        result.add_row(mark, escape(finding.what), escape(finding.found))
+    todo = [f"{finding.what}: {finding.advice}" for finding in findings if not finding.good]
+    return Group(result, *map(Text, todo))
 
 
 def _python() -> Finding:

@@ -1,6 +1,9 @@
 """What doctor says about perception's models."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from srgpt import doctor
 from srgpt.params import build
@@ -43,3 +46,21 @@ def test_a_model_that_is_here_is_measured(checkpoint):
     assert found.good
     assert "here, 1 MiB" in found.found or "here, 0 MiB" in found.found
     assert "unknown licence" in found.found
+
+
+def test_what_to_do_is_told_whole_however_narrow_the_terminal():
+    command = f"`hf download {'owner/' + 'long-name-' * 12} --revision {'0' * 40}`"
+    shown = doctor.table(
+        [
+            doctor.Finding("perceive: depth", "owner/" + "x" * 100, False, command),
+            doctor.Finding("disk", "[plenty]", True, "free some"),
+        ]
+    )
+    console = Console(file=io.StringIO(), width=60)
+    console.print(shown, highlight=False, soft_wrap=True)
+    text = console.file.getvalue()
+    assert f"\nperceive: depth: {command}\n" in text
+    assert text.count("x") == 100
+    assert "[plenty]" in text
+    assert "free some" not in text
+    assert "…" not in text
