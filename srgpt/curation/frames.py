@@ -25,6 +25,8 @@ TABLES = {"scenes": "scenes", "perceived": "scenes", "graphs": "graphs", "conver
 _MASKS_KEPT = 50_000
 _THREADS = 4
 _CHUNK = 32
+_BOUNDLESS = (2**31, 2**31)
+"""The size of a picture of which none is known: boxes must have an area, and can end anywhere."""
 
 
 @dataclass
@@ -48,8 +50,8 @@ class Frames:
     """The tables that the chain has: what a table lacks that is not there at all is nobody's fault."""
     check_facts: bool = True
     """Whether values are facts of the graphs' boxes (and not SpatialRGPT's own definitions, by points)."""
-    need_pictures: bool = True
-    """Whether every scene has a picture: an import may do without."""
+    imported: bool = False
+    """Whether the conversations are an import, which may do without pictures, and so without their sizes."""
     synthetic: bool = True
     """Whether every picture was generated."""
     truths: set[str] = field(default_factory=set)
@@ -79,10 +81,8 @@ def collect(frames: Frames, urls: Mapping[str, str], advance: Callable[..., None
 
     ``advance`` is called once per shard. Raises :class:`InputError` where a file is not what its manifest says.
     """
-    shards = {
-        role: {shard.name: shard for shard in storage.read_manifest(url, TABLES[role]).shards}
-        for role, url in urls.items()
-    }
+    manifests = {role: storage.read_manifest(url, TABLES[role]) for role, url in urls.items()}
+    shards = {role: {shard.name: shard for shard in m.shards} for role, m in manifests.items()}
     upstream = "perceived" if "perceived" in urls else "scenes"
     for name in sorted({name for known in shards.values() for name in known}):
         frames.scenes, frames.graphs = {}, {}
@@ -93,7 +93,9 @@ def collect(frames: Frames, urls: Mapping[str, str], advance: Callable[..., None
             rows = storage.read_shard(urls[role], shards[role][name], kind).to_pylist()
             file = f"{role}/{name}"
             if kind == "scenes":
-                add_scenes(frames, rows, role, file, known=role == upstream)
+                # an import knows the pictures of one shard at a time, and others' rows repeat them
+                scope = file if manifests[role].stage == "import" else role
+                add_scenes(frames, rows, role, file, scope=scope, known=role == upstream)
                 if role == upstream:
                     part.scenes = rows
             elif kind == "graphs":
@@ -109,15 +111,18 @@ def collect(frames: Frames, urls: Mapping[str, str], advance: Callable[..., None
 # Scenes -----------------------------------------------------------------------------------------------------
 
 
-def add_scenes(frames: Frames, rows: list[Row], role: str, file: str, *, known: bool) -> None:
-    """Add the ``scenes`` and ``regions`` rows of a shard; ``known``: tables downstream refer to these scenes."""
+def add_scenes(frames: Frames, rows: list[Row], role: str, file: str, *, scope: str, known: bool) -> None:
+    """Add the ``scenes`` and ``regions`` rows of a shard; ``known``: tables downstream refer to these scenes.
+
+    Scene ids are unique within ``scope``.
+    """
     with ThreadPoolExecutor(_THREADS) as pool:  # decoding PNG and JPEG releases the interpreter
-        describe = partial(_pixel_columns, need_pictures=frames.need_pictures)
+        describe = partial(_pixel_columns, need_pictures=not frames.imported)
         parts = pool.map(describe, (rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)))
         pixels = [columns for part in parts for columns in part]
     for index, row in enumerate(rows):
         place = {"file": file, "row": index, "scene_id": row["scene_id"]}
-        key = f"{role}/{row['scene_id']}"
+        key = f"{scope}/{row['scene_id']}"
         frames.store.add(
             "scenes", {**place, "table": role, "key": key, **_scene_columns(row), **pixels[index]}
         )
@@ -158,11 +163,16 @@ def _region_columns(frames: Frames, region: Row, scene: Row) -> Row:
     return {
         "region": region["id"],
         "category": region["category"] or None,
-        "bbox_problem": checks.bbox_problem(region["bbox"], scene["width"], scene["height"]),
+        "bbox_problem": checks.bbox_problem(region["bbox"], *_size(frames, scene)),
         **frames.mask(region["rle"], scene["width"], scene["height"]),
         "cuboid_problem": checks.box_problem(region["cuboid"]),
         **{name: region[name] for name in ("visibility", "truncation", "score")},
     }
+
+
+def _size(frames: Frames, row: Row) -> tuple[int, int]:
+    """Return the size of a scene's or a conversation's picture: width, height."""
+    return (row["width"], row["height"]) if row["width"] or not frames.imported else _BOUNDLESS
 
 
 # Graphs -----------------------------------------------------------------------------------------------------
@@ -263,6 +273,8 @@ def _upstream_problem(frames: Frames, row: Row, graph: Row | None) -> str | None
         return _scene_problem(row, (graph["width"], graph["height"]) if graph else None, "graphs")
     if {"scenes", "perceived"} & frames.roles:
         scene = frames.scenes.get(row["scene_id"])
+        if scene and _size(frames, row) is _BOUNDLESS:  # another row of the picture may have said its size
+            return None
         return _scene_problem(row, scene["size"] if scene else None, "scenes")
     return None
 
@@ -276,7 +288,7 @@ def _asked_columns(frames: Frames, region: Row, row: Row, nodes: Mapping[int, Ro
     return {
         "region": region["id"],
         "region_problem": problem,
-        "bbox_problem": checks.bbox_problem(region["bbox"], row["width"], row["height"]),
+        "bbox_problem": checks.bbox_problem(region["bbox"], *_size(frames, row)),
         **frames.mask(region["rle"], row["width"], row["height"]),
     }
 

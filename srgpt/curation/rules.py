@@ -62,7 +62,9 @@ def rules(
 
 def _scene_rules(dataset: str) -> tuple[Rule, ...]:
     return (
-        _unique("scene_unique", "scenes", "key", "every scene id is there once per table"),
+        _unique(
+            "scene_unique", "scenes", "key", "every scene id is there once per table (per shard of an import)"
+        ),
         _equal("scene_dataset", "scenes", "dataset", [dataset], "every scene belongs to the dataset"),
         _clean("image_readable", "scenes", "image_problem", "the picture opens and has the declared size"),
         _clean("depth_decodes", "scenes", "depth_problem", "depth is a uint16 PNG of the picture's size"),

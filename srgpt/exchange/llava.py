@@ -1,7 +1,7 @@
 """LLaVA: a JSON array, or JSON lines, of rows with ``id``, ``image`` (a path) and ``conversations``.
 
 Rows may ask about regions as OSD's do (``<mask>``, ``rle``, ``bbox``). A row about no picture, or about several, has
-no place in our tables. The scene's id is the picture's path with its suffix: a mixture may have ``a.jpg`` and ``a.png``.
+no place in our tables. A scene's id is its picture's path, suffix and all: ``a.jpg`` and ``a.png`` are two.
 """
 
 from __future__ import annotations

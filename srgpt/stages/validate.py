@@ -102,7 +102,7 @@ def _judge(
             store,
             frozenset(urls),
             check_facts=_has_own_facts(manifest),
-            need_pictures=manifest.stage != "import",
+            imported=manifest.stage == "import",
         )
         graphs = talks = 0
         for part in frames.collect(data, urls, advance):

@@ -566,6 +566,44 @@ def test_imported_conversations_are_judged_by_what_there_is(tmp_path: Path, pict
 
 
 @pytest.mark.usefixtures("plain_report")
+def test_a_picture_may_come_again_in_another_shard_of_an_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importing, "SHARD_ROWS", 4)
+    monkeypatch.setattr(importing, "BATCH", 2)
+    rows = [osd_row(i % 5) for i in range(40)]
+    images, depth = write_pictures(tmp_path, [row["filename"] for row in rows[:5]])
+    url = write_rows(tmp_path / "rows.json", rows)
+    importing.run(importing.Source(url, "osd", "toy", images, depth), str(tmp_path / "in"))
+    summary = run(str(tmp_path / "in" / "conversations"), tmp_path / "report")
+    assert summary["passed"]
+    assert summary["rows"] == {"scenes": 40, "conversations": 40}
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_boxes_of_a_picture_of_unknown_size_may_end_anywhere(tmp_path: Path) -> None:
+    """Without pictures and masks nothing tells the size of a picture; a mask of another row may tell it later."""
+    rows = [{k: v for k, v in osd_row(i).items() if k != "rle"} for i in range(40)]
+    rows.append(osd_row(39))
+    url = write_rows(tmp_path / "rows.json", rows)
+    importing.run(importing.Source(url, "osd", "toy"), str(tmp_path / "in"))
+    summary = run(str(tmp_path / "in" / "conversations"), tmp_path / "report")
+    assert summary["passed"]
+    checked = {rule["rule"]: rule["checked"] for rule in summary["rules"]}
+    assert checked["region_box_inside"] == 80 + 2
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_a_box_without_area_fails_an_import_without_pictures(tmp_path: Path) -> None:
+    rows = [{k: v for k, v in osd_row(i).items() if k != "rle"} for i in range(40)]
+    rows[7]["bbox"] = [[5.0, 4.0, 5.0, 16.0] for _ in rows[7]["bbox"]]
+    url = write_rows(tmp_path / "rows.json", rows)
+    importing.run(importing.Source(url, "osd", "toy"), str(tmp_path / "in"))
+    with pytest.raises(SrgptError, match=r"(?s)asked_region_box_inside .* has no area"):
+        run(str(tmp_path / "in" / "conversations"), tmp_path / "report")
+
+
+@pytest.mark.usefixtures("plain_report")
 def test_free_text_of_any_category_passes(tmp_path: Path) -> None:
     url = write_rows(tmp_path / "rows.json", [llava_row(i) for i in range(6)])
     importing.run(importing.Source(url, "llava", "toy"), str(tmp_path / "in"))
