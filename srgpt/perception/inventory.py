@@ -80,12 +80,13 @@ class _Role:
     weights: Callable[[PerceiveParams], WeightsParams]
     switch: str
     used: Callable[[PerceiveParams], bool]
+    reads_text: bool = False
 
 
 _ROLES = (
-    _Role("filtering", lambda p: p.filtering, "pictures", lambda p: p.pictures == "model"),
-    _Role("tagging", lambda p: p.tagging, "tags", lambda p: p.tags == p.regions == "model"),
-    _Role("detection", lambda p: p.detection, "regions", lambda p: p.regions == "model"),
+    _Role("filtering", lambda p: p.filtering, "pictures", lambda p: p.pictures == "model", reads_text=True),
+    _Role("tagging", lambda p: p.tagging, "tags", lambda p: p.tags == p.regions == "model", reads_text=True),
+    _Role("detection", lambda p: p.detection, "regions", lambda p: p.regions == "model", reads_text=True),
     _Role("segmentation", lambda p: p.segmentation, "masks", lambda p: p.masks == "model"),
     _Role("metric depth", lambda p: p.depth_estimation.metric, "depth", lambda p: p.depth == "model"),
     _Role(
@@ -107,9 +108,9 @@ def _status(role: _Role, params: PerceiveParams) -> ModelStatus:
     weights = role.weights(params)
     fetch = f"`{fetch_command(weights)}`"
     try:
-        folder = find_weights(weights)
-        if folder is None and is_folder(weights):
-            fetch = f"{weights.model} holds no config.json with *.safetensors beside it"
+        folder, lack = find_weights(weights, reads_text=role.reads_text)
+        if lack and is_folder(weights):
+            fetch = f"{weights.model} holds no {lack}"
     except InputError as error:
         folder, fetch = None, str(error)
     return ModelStatus(
@@ -124,8 +125,11 @@ def _status(role: _Role, params: PerceiveParams) -> ModelStatus:
     )
 
 
-def find_weights(params: WeightsParams) -> Path | None:
-    """Return the folder with the whole weights of a model, in the hub's cache or its own; None where not here."""
+def find_weights(params: WeightsParams, *, reads_text: bool = False) -> tuple[Path | None, str]:
+    """Return a whole model's folder, in the hub's cache or its own, and ""; else None and what is not here.
+
+    A model that ``reads_text`` needs a tokenizer as well.
+    """
     if is_folder(params):
         folder = Path(params.model).expanduser()
     else:
@@ -135,23 +139,49 @@ def find_weights(params: WeightsParams) -> Path | None:
         try:
             folder = Path(snapshot_download(params.model, revision=params.revision, local_files_only=True))
         except LocalEntryNotFoundError:
-            return None
+            return None, "snapshot of it"
         except HFValidationError as error:
             raise InputError(f"{params.model}: not a hub id ({error})") from error
-    return folder if _is_whole(folder) else None
+    lack = _lack(folder, reads_text=reads_text)
+    return (None if lack else folder), lack
 
 
-def _is_whole(folder: Path) -> bool:
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return any(folder.glob("*.safetensors"))
+_PROCESSORS = (("preprocessor_config.json",), ("processor_config.json",))
+
+_TOKENIZERS = (
+    ("tokenizer.json",),
+    ("vocab.json", "merges.txt"),
+    ("vocab.txt",),
+    ("tokenizer.model",),
+    ("spiece.model",),
+)
+
+
+def _lack(folder: Path, *, reads_text: bool) -> str:
+    """Name the first thing that a folder needs and has not; "" where it is whole."""
+
+    def holds(choices: tuple[tuple[str, ...], ...]) -> bool:
+        return any(all((folder / name).is_file() for name in names) for names in choices)
+
+    if not holds((("config.json",),)):
+        return "config.json"
+    if not holds((("model.safetensors",), _shards(folder))):
+        return "whole weights (model.safetensors, or every file that model.safetensors.index.json names)"
+    if not holds(_PROCESSORS):
+        return "preprocessor_config.json or processor_config.json"
+    if reads_text and not holds(_TOKENIZERS):
+        return "tokenizer (tokenizer.json, or a vocabulary of an older form)"
+    return ""
+
+
+def _shards(folder: Path) -> tuple[str, ...]:
+    """Return the weights' index and all files that it names."""
+    index = "model.safetensors.index.json"
     try:
-        shards = set(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return False
-    return all((folder / str(shard)).is_file() for shard in shards)
+        named = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        named = set()
+    return (index, *map(str, named or {"model.safetensors"}))
 
 
 def licence(params: WeightsParams, folder: Path | None) -> str:

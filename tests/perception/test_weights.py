@@ -72,7 +72,7 @@ def test_pickled_weights_are_refused(checkpoint, tmp_path):
     (folder / "model.safetensors").unlink()
     with pytest.raises(SrgptError, match=r"no model for ZeroShotImageClassification.*Expected config\.json"):
         load(TASK, FilteringParams(model=str(folder)))
-    assert find_weights(FilteringParams(model=str(folder))) is None
+    assert find_weights(FilteringParams(model=str(folder)))[0] is None
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,9 @@ def hub(root: Path, repo: str, files: dict[str, str], revision: str = "main") ->
     return snapshot
 
 
+CONFIGS = {"config.json": "{}", "preprocessor_config.json": "{}", "tokenizer.json": "{}"}
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     from huggingface_hub import constants
@@ -175,7 +178,7 @@ def test_absent_weights_come_with_the_command(cache):
 
 def test_weights_in_the_hubs_cache_are_found_measured_and_their_card_is_read(cache):
     files = {
-        "config.json": "{}",
+        **CONFIGS,
         "model.safetensors": "x" * 1000,
         "README.md": "---\nlicense: bsd-3\n---\nHello",
     }
@@ -189,7 +192,7 @@ def test_weights_in_the_hubs_cache_are_found_measured_and_their_card_is_read(cac
 def test_half_of_the_shards_is_not_whole(cache):
     index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
     files = {
-        "config.json": "{}",
+        **CONFIGS,
         "model.safetensors.index.json": json.dumps(index),
         "model-1.safetensors": "x",
     }
@@ -199,8 +202,52 @@ def test_half_of_the_shards_is_not_whole(cache):
     assert status().present
 
 
+def test_a_shard_without_the_index_is_half_a_download(cache):
+    files = {**CONFIGS, "model-00001-of-00003.safetensors": "x"}
+    hub(cache, "IDEA-Research/grounding-dino-tiny", files)
+    assert not status().present
+
+
+@pytest.mark.parametrize("index", ["", "[]", "{}", '{"weight_map": {}}', '{"weight_map": 3}'])
+def test_an_index_that_names_nothing_is_no_whole_model(index, cache):
+    hub(cache, "IDEA-Research/grounding-dino-tiny", {**CONFIGS, "model.safetensors.index.json": index})
+    assert not status().present
+
+
+@pytest.mark.parametrize(
+    ("role", "section", "lost", "words"),
+    [
+        ("detection", "detection", "preprocessor_config.json", "no preprocessor_config.json or"),
+        ("detection", "detection", "tokenizer.json", "no tokenizer"),
+        ("detection", "detection", "model.safetensors", "no whole weights"),
+        ("segmentation", "segmentation", "preprocessor_config.json", "no preprocessor_config.json or"),
+        ("segmentation", "segmentation", "tokenizer.json", None),
+    ],
+)
+def test_what_a_role_needs_is_named_where_it_is_lost(role, section, lost, words, tmp_path):
+    for name in {*CONFIGS, "model.safetensors"} - {lost}:
+        (tmp_path / name).write_text("{}")
+    found = status(role, **{section: {"model": str(tmp_path)}})
+    assert found.present == (words is None)
+    if words:
+        assert words in found.fetch
+
+
+def test_a_vocabulary_of_an_older_form_is_a_tokenizer(tmp_path):
+    for name in ("config.json", "processor_config.json", "model.safetensors", "vocab.json", "merges.txt"):
+        (tmp_path / name).write_text("{}")
+    assert status(detection={"model": str(tmp_path)}).present
+
+
+def test_every_tiny_checkpoint_is_whole(checkpoint):
+    for name in ("clip", "siglip", "florence2", "grounding_dino", "owlv2"):
+        assert find_weights(WeightsParams(model=checkpoint(name)), reads_text=True)[1] == ""
+    for name in ("sam_hq", "sam2", "depth_pro", "zoedepth", "depth_anything_metric"):
+        assert find_weights(WeightsParams(model=checkpoint(name)))[1] == ""
+
+
 def test_a_pinned_revision_is_another_model(cache):
-    files = {"config.json": "{}", "model.safetensors": "x"}
+    files = {**CONFIGS, "model.safetensors": "x"}
     hub(cache, "IDEA-Research/grounding-dino-tiny", files, revision="v1")
     pinned = status(detection={"revision": "v1"})
     assert (pinned.present, pinned.model) == (True, "IDEA-Research/grounding-dino-tiny@v1")
@@ -214,7 +261,7 @@ def test_a_folder_is_looked_into(checkpoint, tmp_path):
     assert found.bytes > 1000
     empty = status(detection={"model": str(tmp_path)})
     assert not empty.present
-    assert "holds no config.json with *.safetensors" in empty.fetch
+    assert empty.fetch == f"{tmp_path} holds no config.json"
     nowhere = status(detection={"model": str(tmp_path / "nowhere")})
     assert "no such folder" in nowhere.fetch
 
