@@ -1,7 +1,8 @@
 """Whether a rewritten question or answer still says what its template said, by rule.
 
 A rewrite is compared with the template that it comes from: the same regions, the same numbers with their units,
-the same value read back, the same side of a comparison, and nothing in the question that gives the answer away.
+the same value read back, the same quantity, the same side of a comparison, and nothing in the question that gives
+the answer away.
 What cannot be told apart by rule is not accepted: the template is always there to fall back on.
 """
 
@@ -26,7 +27,7 @@ from srgpt.records import UNIT_OF, Turn
 REASONS = (
     "cut-off", "refused", "not-json", "wrong-schema", "empty", "too-long", "odd-characters", "stray-markup",
     "not-a-question", "not-an-answer", "regions-changed", "numbers-changed", "value-changed",
-    "relation-changed", "answer-in-question", "category-named", "unchanged",
+    "quantity-changed", "relation-changed", "answer-in-question", "category-named", "unchanged",
 )  # fmt: skip
 """Why a rewrite is not used."""
 
@@ -55,6 +56,24 @@ _FROM_ABOVE = re.compile(r"\bfrom (?:straight |right )?above\b", re.IGNORECASE)
 _GIVEN = re.compile(
     r"\b(?:since|because|knowing|as we know|(?:given|considering) (?:that|how))\b", re.IGNORECASE
 )
+_ASIDE = re.compile(
+    r"\b(?:ignoring|disregarding|leaving|setting|putting|regardless|whatever|without)\b[^,.;:!?]*",
+    re.IGNORECASE,
+)
+_STOOD_AT = re.compile(
+    r"\b(?:at|from|for|around|beside|near|next to|ahead of)\s+(?:where\s+)?(?:(?:the|an?)\s+(?:[\w-]+\s+){0,3})?"
+    r"(?:<region|Region \[)([0-9]+)",
+    re.IGNORECASE,
+)
+_LOOKED_AT = re.compile(
+    r"\b(?:look|search|head|aim|point|turn|ask)\w*\s+(?:straight\s+)?(?:at|for)\b", re.IGNORECASE
+)
+_REFERRED_TO = re.compile(
+    r"\b(?:of|than|above|below|behind|beneath|under|over|from|with|to|beside|against|past)\s*$", re.IGNORECASE
+)
+_CLAUSE_START = re.compile(r"(?:^|[,;:.!?(–—-]|\b(?:because|since|that|as))\s*$", re.IGNORECASE)
+_HAS = re.compile(r"\b(?:has|have|having|with|sees?|finds?)\b", re.IGNORECASE)
+_ITS = re.compile(r"\bits\b", re.IGNORECASE)
 _HEDGE = re.compile(
     r"(?:\b(?:not|than|under|over|above|below|beyond|within|least|most|almost|nearly|exceed\w*|up to)|n['’]t)"
     r"\s+(?:an?\s+|the\s+)?$",
@@ -177,7 +196,11 @@ def _question_problem(template: Turn, rewrite: Turn, limits: Limits) -> str | No
         return "answer-in-question" if added & quantities(template.answer) else "numbers-changed"
     if _leaks(template, new):
         return "answer-in-question"
+    if _moves_viewer(template, new) or _denies(template, " ".join(_asking(new)), " ".join(_asking(old))):
+        return "relation-changed"
     if not limits.free_question:
+        if _changes_quantity(template, new, asked=True):
+            return "quantity-changed"
         axis = _axis(template.category)
         if (_sides(old, axis) and _sides(new, axis) != _sides(old, axis)) or _adds_place(template, new):
             return "relation-changed"
@@ -214,10 +237,14 @@ def _answer_problem(template: Turn, rewrite: Turn) -> str | None:
         return "stray-markup"
     known = set(_ASKED.findall(template.question))
     before, after = list(dict.fromkeys(_SAID.findall(old))), list(dict.fromkeys(_SAID.findall(new)))
-    if not set(after) <= known | set(before) or not set(before) <= set(after):
+    if not set(after) <= known | set(before):
         return "regions-changed"
     chosen = template.unit in ("region", "order") or template.category.endswith("_choice")
-    if not chosen and [k for k in after if k in before] != before:
+    free = not chosen and template.unit in ("truth", "metres")  # "Yes, it is.", "About 2 meters."
+    if not set(before) <= set(after) and not (free and set(after) <= set(before)):
+        return "regions-changed"
+    order = [k for k in before if k in after]
+    if not chosen and template.unit != "truth" and [k for k in after if k in before] != order:
         return "regions-changed"
     if quantities(old) != quantities(new) or (_hedged(new) and not _hedged(old)):
         return "numbers-changed"
@@ -227,7 +254,13 @@ def _answer_problem(template: Turn, rewrite: Turn) -> str | None:
             return "value-changed"
         if template.unit == "truth" and not chosen and parse_yes_no(new) not in (None, value):
             return "value-changed"  # "No, ..., so yes."
-    return "relation-changed" if _adds_place(template, new) else _relation_problem(template, new)
+    if _changes_quantity(template, new, asked=False):
+        return "quantity-changed"
+    if _adds_place(template, new) or _moves_viewer(template, new):
+        return "relation-changed"
+    if template.value == 1.0 and _denies(template, new, old):  # "Yes, it is out of reach."
+        return "relation-changed"
+    return _relation_problem(template, new)
 
 
 # Numbers --------------------------------------------------------------------------------------------------
@@ -352,24 +385,132 @@ def _adds_place(template: Turn, text: str) -> bool:
 def _relation_problem(template: Turn, answer: str) -> str | None:
     """Compare what both answers state: "A is left of B" and "B is right of A" agree, "A is right of B" does not.
 
-    Only where the template names one side; an answer that names none ("Yes, it is.") is fine.
+    Only where the template names one side; an answer that names none ("Yes, it is.") is fine, unless it is to
+    state the side (``*_fact``) or speaks of the other region.
     """
-    stated, axis = _stated(template.answer), _axis(template.category)
-    before, after = _sides(stated, axis), _sides(_stated(answer), axis)
-    if len(before) != 1 or not after:
+    old, new = _stated(template.answer), _stated(answer)
+    axis, fact = _axis(template.category), template.category.endswith("_fact")
+    before, after = _sides(old, axis), _sides(new, axis)
+    if axis is None or len(before) != 1:
         return None
-    expected = set(before)
-    if template.unit == "truth" and len(template.regions) == 2:
-        subjects = [next(iter(_SAID.findall(t)), None) for t in (stated, _stated(answer))]
-        if None not in subjects and subjects[0] != subjects[1]:
-            expected = {-side for side in before}
+    if fact and _other_sides(new, axis) - _other_sides(old, axis):
+        return "relation-changed"
+    pair = (template.unit == "truth" or fact) and len(template.regions) == 2
+    if pair and not template.category.endswith("_choice"):
+        return None if _agrees(old, new, axis, silent=not fact) else "relation-changed"
+    if not after:
+        return None
+    expected = {-side for side in before} if pair and _subject(old) != _subject(new) else before
     return None if expected <= after else "relation-changed"
+
+
+def _agrees(old: str, new: str, axis: _Axis, silent: bool) -> bool:
+    """Whether two statements about two regions agree; ``silent`` allows the new one to name no side."""
+    before, after = _sides(old, axis), _sides(new, axis)
+    subjects = _subject(old), _subject(new)
+    mentions = list(_SAID.finditer(new))
+    between = new[mentions[0].end() : mentions[1].start()] if len(mentions) > 1 else ""
+    if after and (_ITS.search(between) or (_HAS.search(between) and not _sides(between, axis))):
+        return False  # "A has B to its left", "A has to its left B"
+    if None in subjects or subjects[0] == subjects[1]:
+        return before <= after or (silent and not after)
+    # the other way round only in the plain form "B is right of A": in others, rules mistake who is meant
+    first = mentions[0]
+    said = between or new[first.end() :]
+    plain = _CLAUSE_START.search(new[: first.start()]) and re.match(r"\s+\w", said)
+    return bool(plain) and after == _sides(said, axis) == {-side for side in before}
+
+
+def _subject(text: str) -> str | None:
+    """Return the first region named that is not one to compare with ("left of Region [1]")."""
+    found = (m[1] for m in _SAID.finditer(text) if not _REFERRED_TO.search(text[: m.start()]))
+    return next(found, None)
+
+
+def _other_sides(text: str, axis: _Axis) -> set[tuple[int, int]]:
+    """Return the sides that a text names of comparisons other than its own."""
+    text = re.sub(
+        r"\b(?:further|farther|farthest|furthest)\b(?=\s+(?:to the )?(?:left|right|up|down)\b)", " ", text
+    )
+    own = re.compile(rf"\b(?:{'|'.join(axis.side)})\b", re.IGNORECASE)
+    bare = own.sub(" ", text)
+    return {(i, side) for i, a in enumerate(_axes()) if a is not axis for side in _sides(bare, a)}
 
 
 def _stated(answer: str) -> str:
     """Return an answer without what it concludes after "so"."""
     concluded = verdict(answer)
     return answer if concluded == answer else answer.removesuffix(concluded)
+
+
+# Quantities and who looks -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Measure:
+    """Words that name a quantity; ``of`` are parts of the categories that may be put in them."""
+
+    of: frozenset[str]
+    named: re.Pattern[str]
+    asked: bool
+    """Whether it says alone what a question of these categories asks for."""
+    rest: str | None
+    """The quantity that is meant where this one is left aside ("ignoring height")."""
+
+
+@lru_cache(maxsize=1)
+def _measures() -> dict[str, _Measure]:
+    return {
+        name: _Measure(
+            frozenset(row["of"]),
+            re.compile(rf"\b(?:{'|'.join(row['words'])})\b", re.IGNORECASE),
+            row["asked"],
+            row.get("rest"),
+        )
+        for name, row in words()["measures"].items()
+    }
+
+
+def _named_measures(text: str) -> set[str]:
+    """Return the quantities that a text speaks of, by their names in ``rephrasing.yaml``."""
+    text = _SAID.sub(" ; ", _ASKED.sub(" ; ", text)).replace("-", " ")
+    aside, rest = " ; ".join(m[0] for m in _ASIDE.finditer(text)), _ASIDE.sub(" ", text)
+    found = {name for name, m in _measures().items() if m.named.search(rest)}
+    return found | {m.rest for m in _measures().values() if m.rest and m.named.search(aside)}
+
+
+def _changes_quantity(template: Turn, text: str, asked: bool) -> bool:
+    """Whether a text speaks of a quantity that is not its template's; a question must also name its own."""
+    if template.unit not in ("metres", "ratio") and not template.category.endswith("_fact"):
+        return False
+    parts, named = set(template.category.split("_")), _named_measures(text)
+    own = {name for name, m in _measures().items() if m.of & parts}
+    if named - own - _named_measures(_both(template)):
+        return True
+    needed = {name for name in own if _measures()[name].asked}
+    return asked and template.unit != "region" and bool(needed) and not named & needed
+
+
+def _moves_viewer(template: Turn, text: str) -> bool:
+    """Whether a text about a direction does not stand at the question's first region, where it names it."""
+    if template.category != "direction":
+        return False
+    stood = set(_STOOD_AT.findall(_LOOKED_AT.sub(" ", text)))
+    named = set(_ASKED.findall(text)) | set(_SAID.findall(text))
+    return stood != named & {"0"}
+
+
+def _asking(question: str) -> list[str]:
+    return [s for s in _SENTENCE_END.split(question) if s.endswith("?")]
+
+
+def _denies(template: Turn, new: str, old: str) -> bool:
+    """Whether a text about what can be done (reach, fit) denies it, unlike the old one."""
+    if template.unit != "truth" or _axis(template.category) is not None:
+        return False
+    denial = re.compile(rf"\b(?:{'|'.join(words()['denials'])})\b|n['’]t\b", re.IGNORECASE)
+    new = re.sub(r"\byes or no\b", " ", new, flags=re.IGNORECASE)
+    return bool(denial.search(new)) and not denial.search(old)
 
 
 # Names ----------------------------------------------------------------------------------------------------

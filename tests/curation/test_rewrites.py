@@ -51,6 +51,23 @@ REACH = turn(
     "reach", "Whoever stands at <region0> reaches 80.00 centimeters far. Is <region1> within reach?",
     "The gap is 1.20 meters, so no.", 0.0,
 )  # fmt: skip
+TOUCH = turn("reach", REACH.question, "The gap is 0.50 meters, so yes.", 1.0)
+ALONG = turn(
+    "horizontal_distance_data", "Horizontally, how far apart are <region0> and <region1>?",
+    "Along the ground, Region [0] is 3.40 feet from Region [1].", 1.03632,
+)  # fmt: skip
+UP = turn(
+    "vertical_distance_data", "Vertically, how far apart are <region0> and <region1>?",
+    "Region [0] and Region [1] are 0.75 meters apart vertically.", 0.75,
+)  # fmt: skip
+RATIO = turn(
+    "width_ratio", "How many times as wide as <region1> is <region0>?",
+    "Region [0] is 2.00 times as wide as Region [1].", 2.0,
+)  # fmt: skip
+LEFT_FACT = turn(
+    "left_fact", "How do <region0> and <region1> lie from side to side?",
+    "Region [1] is to the left of Region [0].", 1.0,
+)  # fmt: skip
 TALLEST = turn(
     "tallest", "Which is the tallest of <region0>, <region1> and <region2>?",
     "Region [2] is the tallest of them.", 2.0, 3,
@@ -80,7 +97,18 @@ def check(template: Turn, limits: Limits = LIMITS, **texts: str) -> str | None:
         (TALLER, "Which one is not as short: <region0>, or <region1>?"),
         (WIDTH, "From one side to the other, what does <region0> measure?"),
         (FAR, "What distance lies between <region0> and <region1>?"),
-        (FAR, "Seen from above, how far apart are <region0> and <region1>?"),
+        (ALONG, "Seen from above, how far apart are <region0> and <region1>?"),
+        (ALONG, "Leaving out height, how far is <region0> from <region1>?"),
+        (UP, "Without going sideways, how far is <region0> from <region1>?"),
+        (UP, "By how much do <region0> and <region1> differ in height?"),
+        (WIDTH, "What does <region0> measure across?"),
+        (
+            CLOCK,
+            "With 12 o'clock straight ahead, where does a viewer who waits near <region0> see <region1>?",
+        ),
+        (CLOCK, "From the place of <region0>, 12 o'clock ahead, you look for <region1>. In which direction?"),
+        (REACH, "Reaching 80 cm from <region0>: yes or no, is <region1> near enough?"),
+        (LEFT_FACT, "From left to right, how are <region0> and <region1> placed?"),
         (CLOCK, "Someone at <region0> has 12 o'clock straight ahead; in which direction would <region1> be?"),
         (CLOCK, "With twelve o'clock ahead of <region0>, where on the dial is <region1>?"),
         (REACH, "With a reach of 80 cm, can somebody at <region0> touch <region1>?"),
@@ -97,6 +125,13 @@ def test_questions_in_other_words(template, question):
     ("template", "answer"),
     [
         (LEFT, "Yes, Region [0] is on the left of Region [1]."),
+        (LEFT, "Indeed it is."),
+        (LEFT, "Yes, it is."),
+        (LEFT, "Yes, it is to the left of Region [1]."),
+        (LEFT, "Yes - Region [1] is to the right of Region [0]."),
+        (LEFT, "Yes, since Region [1] lies right of Region [0]."),
+        (LEFT, "Yes, seen from Region [1], Region [0] is to the left."),
+        (NOT_LEFT, "No, it isn't."),
         (LEFT, "Yes: <region0> lies further left than <region1>!"),
         (LEFT, "Correct. Region [0] isn’t right of Region [1]."),
         (LEFT, "Region 0 sits to the left of [Region 1], so the answer is yes."),
@@ -105,6 +140,12 @@ def test_questions_in_other_words(template, question):
         (TALLER, "Region [0] is less tall than Region [1], so Region [1]."),
         (TALLER, "Region [1] is taller than Region [0]."),
         (WIDTH, "Region [0] is about 1.52 m wide."),
+        (WIDTH, "About 1.52 meters."),
+        (WIDTH, "It has a breadth of 1.52 meters."),
+        (FAR, "They are 3.40 feet apart."),
+        (UP, "Vertically, 0.75 meters."),
+        (LEFT_FACT, "Region [1] is the one further to the left, beside Region [0]."),
+        (LEFT_FACT, "Region [0] is to the right of Region [1], so Region [1]."),
         (WIDTH, "Region [0]'s width comes to 1.520 metres."),
         (WIDTH, "It is Region [0] that measures 1.52 meters from left to right."),
         (FAR, "Between Region [0] and Region [1] there are roughly 3.4 feet."),
@@ -145,6 +186,24 @@ def test_answers_in_other_words(template, answer):
         (LEFT, "<region0> is left of <region1>, right?", "answer-in-question"),
         (LEFT, "<region0> is left. Is it left of <region1>?", "answer-in-question"),
         (LEFT, "Given that one is on that side, is <region0> left of <region1>?", "answer-in-question"),
+        (WIDTH, "How tall is <region0>?", "quantity-changed"),
+        (WIDTH, "How wide and tall is <region0>?", "quantity-changed"),
+        (WIDTH, "How big is <region0>?", "quantity-changed"),
+        (FAR, "Seen from above, how far apart are <region0> and <region1>?", "quantity-changed"),
+        (FAR, "Ignoring height, how far apart are <region0> and <region1>?", "quantity-changed"),
+        (ALONG, "How far apart are <region0> and <region1>?", "quantity-changed"),
+        (ALONG, "What is the difference in height between <region0> and <region1>?", "quantity-changed"),
+        (UP, "What is the horizontal distance between <region0> and <region1>?", "quantity-changed"),
+        (UP, "Ignoring height, how far apart are <region0> and <region1>?", "quantity-changed"),
+        (RATIO, "How many times as tall as <region1> is <region0>?", "quantity-changed"),
+        (LEFT_FACT, "How do <region0> and <region1> lie in height?", "quantity-changed"),
+        (CLOCK, "With 12 o'clock ahead, in which direction is <region0> seen from <region1>?", "relation-changed"),
+        (CLOCK, "With 12 o'clock ahead, where is <region0>, if you stand at <region1>?", "relation-changed"),
+        (CLOCK, "With 12 o'clock ahead, where is <region0> relative to <region1>?", "relation-changed"),
+        (CLOCK, "Standing at <region0>, 12 o'clock ahead, where is it from <region1>?", "relation-changed"),
+        (REACH, "Who stands at <region0> reaches 80 cm far. Is <region1> out of reach?", "relation-changed"),
+        (REACH, "Reaching 80 cm from <region0>, is <region1> not within reach?", "relation-changed"),
+        (REACH, "Reaching 80 cm from <region0>, can't they get to <region1>?", "relation-changed"),
         (TALLER, "Which is shorter, <region0> or <region1>?", "relation-changed"),
         (TALLEST, "Which is the shortest of <region0>, <region1> and <region2>?", "relation-changed"),
         (WIDTH, "Is <region0> 1.52 meters wide?", "answer-in-question"),
@@ -166,9 +225,16 @@ def test_questions_that_are_no_longer_the_same(template, question, reason):
     ("template", "answer", "reason"),
     [
         (LEFT, "Yes, Region [0] is, or is it?", "not-an-answer"),
-        (LEFT, "Yes, it is.", "regions-changed"),
+        (LEFT, "Affirmative.", "value-changed"),
+        (LEFT, "Yes, Region [1] is.", "relation-changed"),
+        (LEFT, "Yes, Region [1] is to the left.", "relation-changed"),
+        (LEFT, "Yes, Region [1] is to the left of Region [0].", "relation-changed"),
+        (LEFT, "Yes, Region [0] has Region [1] to its left.", "relation-changed"),
+        (LEFT, "Yes, Region [0] has to its left Region [1].", "relation-changed"),
+        (LEFT, "Yes, seen from Region [1], Region [0] is to the right.", "relation-changed"),
+        (LEFT, "Yes, right of Region [1] is Region [0].", "relation-changed"),
         (LEFT, "Yes, Region [0] is left of Region [1], unlike Region [2].", "regions-changed"),
-        (LEFT, "Yes, Region [1] has Region [0] to its left.", "regions-changed"),
+        (LEFT, "Yes, Region [1] has Region [0] to its left.", "relation-changed"),
         (LEFT, "No, Region [0] is left of Region [1].", "value-changed"),
         (LEFT, "No, Region [0] is left of Region [1], so yes.", "value-changed"),
         (LEFT, "Region [0] is left of Region [1].", "value-changed"),
@@ -188,7 +254,24 @@ def test_questions_that_are_no_longer_the_same(template, question, reason):
         (WIDTH, "Region [0] is 1.52 meters wide, half a meter more than I thought.", "numbers-changed"),
         (WIDTH, "Region [0] is less than 1.52 meters wide.", "numbers-changed"),
         (WIDTH, "Region [0] isn't 1.52 meters wide.", "numbers-changed"),
-        (WIDTH, "1.52 meters.", "regions-changed"),
+        (WIDTH, "Region [0] is 1.52 meters tall.", "quantity-changed"),
+        (WIDTH, "1.52 meters tall.", "quantity-changed"),
+        (WIDTH, "It is 152 centimeters wide.", "numbers-changed"),
+        (FAR, "Horizontally, Region [0] is 3.40 feet from Region [1].", "quantity-changed"),
+        (UP, "Along the ground, they are 0.75 meters apart.", "quantity-changed"),
+        (UP, "Ignoring height, they are 0.75 meters apart.", "quantity-changed"),
+        (RATIO, "It is 2.00 times as tall.", "regions-changed"),
+        (RATIO, "Region [0] is 2.00 times as tall as Region [1].", "quantity-changed"),
+        (LEFT_FACT, "Region [1] is above Region [0].", "relation-changed"),
+        (LEFT_FACT, "Region [1] is left of and above Region [0].", "relation-changed"),
+        (LEFT_FACT, "Region [1] is to the right of Region [0].", "relation-changed"),
+        (LEFT_FACT, "Region [1] has Region [0] to its left.", "relation-changed"),
+        (LEFT_FACT, "Region [1] is what I would say, not Region [0].", "relation-changed"),
+        (LEFT_FACT, "Region [0] is to the right of Region [1].", "value-changed"),  # true, but reads as Region [0]
+        (LEFT_FACT, "Region [0] is to the left of Region [1], so Region [1].", "relation-changed"),
+        (CLOCK, "Region [0] is at 3 o'clock from Region [1].", "relation-changed"),
+        (CLOCK, "Region [0] is what Region [1] sees at 3 o'clock.", "relation-changed"),
+        (TOUCH, "Yes, it is out of reach: the gap is 0.50 meters.", "relation-changed"),
         (WIDTH, "Region [0] is ½ of 1.52 meters wide.", "odd-characters"),
         (FAR, "Region [0] is 3.40 feet behind Region [1].", "relation-changed"),
         (CLOCK, "From Region [0], you find Region [1] at 4 o'clock.", "numbers-changed"),
@@ -325,7 +408,7 @@ def test_quantities():
 
 # Fuzz ---------------------------------------------------------------------------------------------------------
 
-TEMPLATES = [LEFT, NOT_LEFT, TALLER, WIDTH, FAR, CLOCK, REACH, TALLEST, COUNT]
+TEMPLATES = [LEFT, NOT_LEFT, TALLER, WIDTH, FAR, UP, CLOCK, REACH, TALLEST, COUNT, LEFT_FACT]
 PIECES = st.sampled_from(
     [
         "yes",
