@@ -1,6 +1,7 @@
 """Pictures in a folder or bucket, with or without tables that say where they come from.
 
-Every picture under the folder becomes a scene without regions: *perceive* finds what is in it.
+Every picture under the folder, and under folders that it links to, becomes a scene without regions: *perceive*
+finds what is in it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from srgpt.errors import InputError
 from srgpt.params import IngestParams
 from srgpt.records import Rejected, Scene
 from srgpt.sources.base import Loaded
-from srgpt.sources.listing import PICTURES, Tree, is_picture, is_storable, scene_id
+from srgpt.sources.listing import PICTURES, Tree, is_picture, is_storable, is_unread, scene_id, shown, unread
 from srgpt.sources.metadata import Provenance, read_metadata
 from srgpt.sources.pictures import EXIF, Picture, UnusableError, look_at, read_picture
 from srgpt.sources.survey import Look, item_id, survey
@@ -79,7 +80,8 @@ class FolderSource:
         files = self.tree.files()
         described = read_metadata(self.tree, files)
         pictures = {path: size for path, size in files.items() if is_picture(path)}
-        if not pictures:
+        others = [path for path in files if is_unread(path)]
+        if not pictures and not others:
             raise InputError(
                 f"{url}: no picture among its {len(files)} files. ingest.source folder reads "
                 f"{', '.join(PICTURES)}; check --in."
@@ -87,8 +89,9 @@ class FolderSource:
         candidates = [self._candidate(path, size, described.get(path)) for path, size in pictures.items()]
         candidates += [
             Rejected(scene_id(path), "missing-image", f"{path}: in the metadata table, but no such picture")
-            for path in sorted(set(described) - set(pictures))
+            for path in sorted(set(described) - set(pictures) - set(others))
         ]
+        candidates += [unread(path) for path in others]
         self._survey = survey(
             candidates,
             max_distance=params.duplicates.max_distance,
@@ -96,8 +99,8 @@ class FolderSource:
             description=f"look at {dataset}",
         )
         self._statistics = {
-            "pictures": len(pictures),
-            "other_files": len(files) - len(pictures),
+            "pictures": len(pictures) + len(others),
+            "other_files": len(files) - len(pictures) - len(others),
             "described": sum(known != Provenance() for path, known in described.items() if path in pictures),
         }
 
@@ -124,8 +127,9 @@ class FolderSource:
         self, path: str, size: int, known: Provenance | None
     ) -> tuple[FolderItem, Look] | Rejected:
         if not is_storable(path):
-            shown = path.encode("utf-8", "backslashreplace").decode()
-            return Rejected(scene_id(path), "bad-file-name", f"{shown}: its name is not UTF-8; rename it")
+            return Rejected(
+                scene_id(path), "bad-file-name", f"{shown(path)}: its name is not UTF-8; rename it"
+            )
         known = known or Provenance()
         licence = known.licence or self.params.folder.licence
         item = FolderItem(path, size, scene_id(path), known.url or path, licence)

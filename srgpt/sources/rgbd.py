@@ -30,7 +30,7 @@ from srgpt.records import Region, Rejected, Scene, encode_png
 from srgpt.sources.base import Loaded
 from srgpt.sources.coco import CocoImage, read_coco, regions_of
 from srgpt.sources.folder import picture_scene, picture_settings
-from srgpt.sources.listing import Tree, is_picture, is_storable, scene_id
+from srgpt.sources.listing import Tree, is_picture, is_storable, is_unread, scene_id, shown, unread
 from srgpt.sources.pictures import UnusableError, look_at, read_picture, scaled
 from srgpt.sources.rgbd_files import (
     GIVEN,
@@ -160,16 +160,18 @@ class RgbdSource:
                 found.append((item, partial(self._look, item)))
             except UnusableError as error:
                 found.append(Rejected(scene_id(name), error.reason, error.detail))
+        others = _under(self._files, self.params.rgbd.images, is_unread)
+        found += [unread(path) for paths in others.values() for path in paths]
         strays = set(self._depths) | set(self._annotated or ()) | set(self._masks)
-        for name in sorted(strays - set(self._images)):
-            detail = f"{_shown(name)}: it has depth, a mask or annotations, but there is no picture"
+        for name in sorted(strays - set(self._images) - set(others)):
+            detail = f"{shown(name)}: it has depth, a mask or annotations, but there is no picture"
             found.append(Rejected(scene_id(name), "missing-image", detail))
         return found
 
     def _item(self, name: str, paths: list[str]) -> RgbdItem:
         rgbd = self.params.rgbd
         if not is_storable(name):
-            raise UnusableError("bad-file-name", f"{_shown(name)}: its name is not UTF-8; rename it")
+            raise UnusableError("bad-file-name", f"{shown(name)}: its name is not UTF-8; rename it")
         if len(paths) > 1:
             raise UnusableError("ambiguous-image", f"{' and '.join(paths)} are one picture's; keep one")
         if name not in self._depths:
@@ -293,7 +295,3 @@ def _stem(path: str) -> str:
 
 def _is_png(path: str) -> bool:
     return path.lower().endswith(".png")
-
-
-def _shown(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -63,6 +63,36 @@ def test_every_picture_in_the_order_of_paths(tmp_path):
     assert [s.rgb().shape for s in scenes] == [(48, 64, 3)] * 6
 
 
+def test_pictures_in_other_formats_are_set_aside_by_name(tmp_path):
+    for seed, name in enumerate(["a.jfif", "b.JPE"]):
+        photo(seed).save(tmp_path / name, "JPEG")
+    for name in ("IMG_1.HEIC", "a.cr2", "c.gif"):
+        (tmp_path / name).write_bytes(b"GIF89a")
+    (tmp_path / "metadata.csv").write_text("file_name,licence\nc.gif,CC0\n")
+    source, scenes, rejected = read(tmp_path)
+    assert [s.uri for s in scenes] == ["a.jfif", "b.JPE"]
+    assert [(r.id, r.reason, r.detail) for r in rejected] == [
+        (name, "unsupported-format", f"{name}: {ending} is not read; convert it to JPEG or PNG")
+        for name, ending in (("IMG_1.HEIC", ".heic"), ("a.cr2", ".cr2"), ("c.gif", ".gif"))
+    ]
+    assert source.statistics(()) == {"pictures": 5, "other_files": 1, "described": 0}
+
+
+def test_linked_folders_are_followed_once(tmp_path):
+    save(tmp_path, "in/a.jpg", 0)
+    save(tmp_path, "in/.store/b.jpg", 1)
+    save(tmp_path, "far/c.jpg", 2)
+    save(tmp_path, "far/sub/d.jpg", 3)
+    for link, target in [
+        ("in/far", "far"), ("in/same", "far/sub"), ("in/.hidden", "far"), ("in/kept", "in/.store"),
+        ("in/loop", "in"), ("far/back", "in"), ("far/self", "far"), ("in/nothing", "gone"),
+    ]:  # fmt: skip
+        (tmp_path / link).symlink_to(tmp_path / target)
+    _, scenes, rejected = read(tmp_path / "in")
+    assert [s.uri for s in scenes] == ["a.jpg", "far/c.jpg", "far/sub/d.jpg", "kept/b.jpg"]
+    assert rejected == []
+
+
 def test_exif_gives_intrinsics(tmp_path):
     exif = Image.Exif()
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 26

@@ -91,6 +91,17 @@ def test_picture_and_depth_are_enough(tmp_path):
     assert source.statistics(()) == {"pictures": 2, "depth_maps": 2}
 
 
+def test_a_picture_in_another_format_is_set_aside_by_name(tmp_path):
+    add(tmp_path, "a")
+    write(tmp_path, "rgb/b.heic", b"heic")
+    write(tmp_path, "depth/b.png", depth_map(1))
+    _, scenes, rejected = read(tmp_path)
+    assert len(scenes) == 1
+    assert [(r.reason, r.detail) for r in rejected] == [
+        ("unsupported-format", "rgb/b.heic: .heic is not read; convert it to JPEG or PNG")
+    ]
+
+
 # Depth ------------------------------------------------------------------------------------------------------
 
 
