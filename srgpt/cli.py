@@ -50,6 +50,8 @@ Out = Annotated[str | None, typer.Option("--out", help="Output folder or URL (s3
 Model = Annotated[str, typer.Option("--model", help="Model folder.")]
 
 _STAGES, _EXCHANGE, _WORLD, _HELP = "The chain", "Data in and out", "Serving and promotion", "Looking around"
+_INTERRUPTED = 130
+"""Exit code: 128 and the number of SIGINT."""
 
 
 def _params(file: Path | None, profile: str | None, overrides: list[str] | None) -> Params:
@@ -413,8 +415,10 @@ def main() -> None:
         _fail(str(error), 1)
     except MemoryError:
         _fail("out of memory; use fewer engine.workers or smaller shards (ingest.shard_scenes)", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; finished work is kept, the same command goes on from there", 130)
+    except (KeyboardInterrupt, SystemExit) as error:  # typer makes the latter of the former
+        if isinstance(error, SystemExit) and error.code != _INTERRUPTED:
+            raise
+        _fail("interrupted; finished work is kept, the same command goes on from there", _INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> None:

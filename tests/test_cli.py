@@ -77,6 +77,22 @@ def test_wrong_input_is_explained_and_exits_with_2(tmp_path: Path, arguments: li
     assert "Traceback" not in done.stderr
 
 
+def test_ctrl_c_says_that_work_is_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from srgpt import cli
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_params", interrupted)
+    monkeypatch.setattr(sys, "argv", ["srgpt", "params"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 130
+    assert "interrupted; finished work is kept" in " ".join(capsys.readouterr().err.split())
+
+
 def test_params_shows_what_would_be_used(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text("train: {steps: 5}\n")
     done = srgpt("params", "--set", "train.learning_rate=1e-4", cwd=tmp_path)
