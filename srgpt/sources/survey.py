@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from srgpt.sources.duplicates import DuplicateIndex, perceptual_hash
 from srgpt.sources.pictures import UnusableError
 
 _WINDOW = 256
+_MAX_THREADS = 8
+"""As many decoded pictures are in memory at a time, however many cores there are."""
 
 
 class Item(Protocol):
@@ -63,14 +66,18 @@ def survey(
     total: int,
     description: str,
 ) -> Survey[ItemT]:
-    """Look at every candidate, in threads.
+    """Look at every candidate, in at most eight threads of this process.
 
     ``max_distance`` is that of :class:`DuplicateIndex`; None keeps duplicates, and then nothing is decoded here.
     """
     index = None if max_distance is None else DuplicateIndex(max_distance)
     content = hashlib.sha256()
     result: Survey[ItemT] = Survey()
-    with progress_bar(description, total=total, unit="pictures") as advance, ThreadPoolExecutor() as pool:
+    threads = min(_MAX_THREADS, (os.cpu_count() or 1) + 4)
+    with (
+        progress_bar(description, total=total, unit="pictures") as advance,
+        ThreadPoolExecutor(threads) as pool,
+    ):
         for window in _windows(candidates):
             for item, sha256, value in pool.map(partial(_examine, hashed=index is not None), window):
                 kept = item
