@@ -44,18 +44,19 @@ class Rule:
 
 
 def rules(
-    params: ValidateParams, dataset: str, *, judge_quality: bool, imported: bool = False
+    params: ValidateParams, dataset: str, *, judge_quality: bool, judge_balance: bool = True
 ) -> tuple[Rule, ...]:
     """Return every rule; the thresholds of perception's quality only where ``judge_quality``.
 
-    ``imported`` questions are what others made of them: that their answers are lopsided is a warning.
+    That answers are lopsided is a warning unless ``judge_balance``: of imported questions, which are what others
+    made of them, and of those asked as the reference asks, whose bias is meant.
     """
     return (
         *_scene_rules(dataset),
         *_graph_rules(dataset),
         *_conversation_rules(dataset),
         *_turn_rules(),
-        *_dataset_rules(params, "warning" if imported else "critical"),
+        *_dataset_rules(params, "critical" if judge_balance else "warning"),
         *(_quality_rules(params) if judge_quality else ()),
     )
 

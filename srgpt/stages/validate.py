@@ -132,7 +132,7 @@ def _judge(
             settings,
             manifest.dataset,
             judge_quality=judged_quality,
-            imported=data.truths == {"imported"},
+            judge_balance=data.check_facts and data.truths != {"imported"},
         )
         outcomes = expectations.run(store, judged, dataset=manifest.dataset, docs=folder / "data_docs")
         advance(1, "rules")

@@ -643,10 +643,25 @@ def test_questions_beyond_the_benchmark_pass(tmp_path: Path) -> None:
 def test_facts_by_other_definitions_are_not_held_against_boxes(tmp_path: Path) -> None:
     """SpatialRGPT measures distances between point clouds, so boxes cannot confirm them."""
     source = make_chain(tmp_path, {("conversations", "s3"): _turn(8, value=4.2, answer="4.20 meters.")})
-    manifest = json.loads((tmp_path / "conversations" / "manifest.json").read_text())
-    manifest["params"] = {"ask": {"compat": "reference"}}
-    (tmp_path / "conversations" / "manifest.json").write_text(json.dumps(manifest))
+    _ask_as_reference(tmp_path)
     assert run(source, tmp_path / "report")["passed"]
+
+
+@pytest.mark.usefixtures("plain_report")
+def test_the_bias_of_the_reference_is_a_warning(tmp_path: Path) -> None:
+    """The larger mask comes first there, on purpose."""
+    source = make_chain(tmp_path)
+    _ask_as_reference(tmp_path)
+    summary = run(source, tmp_path / "report", "validate.min_balance_rows=6")
+    assert summary["passed"]
+    assert warned_rules(summary) == {"answers_balanced"}
+
+
+def _ask_as_reference(folder: Path) -> None:
+    path = folder / "conversations" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["params"] = {"ask": {"compat": "reference"}}
+    path.write_text(json.dumps(manifest))
 
 
 # The page, and MLflow ------------------------------------------------------------------------------------------
