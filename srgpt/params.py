@@ -333,7 +333,7 @@ class LiftParams(Section):
     outlier_std_ratio: Positive = 20.0
     """Lower drops more: 6 also takes faces seen at a slant, the reference's 1.2 the edges of all."""
     model_outlier_std_ratio: Positive = 3.0
-    """The same where a model estimated the depth, which smears at the edges of objects."""
+    """The same where a model estimated the depth or drew the mask: there the edges of objects smear."""
     voxel_min: Positive = 0.01
     """Smallest voxel edge, metres."""
     voxel_share: Positive = 0.025

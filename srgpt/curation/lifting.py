@@ -35,8 +35,8 @@ class _View:
     rotation: Floats
     depth_noise: float
     """Relative standard deviation of one object's depth."""
-    outlier_std_ratio: float
-    """What :func:`remove_outliers` takes."""
+    given: bool
+    """Whether the source gave the depth."""
 
     @cached_property
     def columns(self) -> NDArray[np.float32]:
@@ -77,8 +77,7 @@ def lift_scene(scene: Scene, params: LiftParams) -> SceneGraph | Rejected:
             return Rejected(scene.scene_id, "broken-depth", f"shape {depth.shape}, expected {expected}")
     given = scene.depth_source in (None, "given")
     noise = params.depth_noise if given else params.model_depth_noise
-    std_ratio = params.outlier_std_ratio if given else params.model_outlier_std_ratio
-    view = _View(depth, scene.intrinsics, rotation, noise, std_ratio)
+    view = _View(depth, scene.intrinsics, rotation, noise, given)
     nodes = []
     for region in scene.regions:
         if region.rle is not None and list(region.rle["size"]) != [scene.height, scene.width]:
@@ -139,7 +138,9 @@ def lift_region(region: Region, view: _View, params: LiftParams) -> Node:
     distances = pixel_neighbour_distances(u, v, everywhere, z / view.focal, neighbours, chosen)
     points = (view.rotation @ select(everywhere, chosen).T).T
     spacing = float(np.median(z)) / view.focal * np.sqrt(count / len(chosen))
-    kept, share = clean(points, distances, spacing, view.outlier_std_ratio, params)
+    exact = view.given and _given_mask(region)
+    std_ratio = params.outlier_std_ratio if exact else params.model_outlier_std_ratio
+    kept, share = clean(points, distances, spacing, std_ratio, params)
     quality |= {"kept_points": len(kept), "cluster_share": share}
     if len(kept) < params.min_kept_points:
         return node("few-kept-points", **quality)
@@ -165,14 +166,13 @@ def uncertainty(region: Region, box: Box, view: _View, params: LiftParams) -> tu
     """Return the standard deviations of a perceived box's centre and extents along the canonical axes, metres.
 
     Independent errors add up in squares. Each side of a mask is off by ``mask_noise`` pixels (``model_mask_noise``
-    where a model drew it), which are ``distance / focal`` metres each at the object; the object's depth is off by a share of its distance, along the
-    line of sight; its extents are off by the same share of themselves. What a picture does not show is not known:
-    where the object is hidden in part, the lost share of an extent counts as its deviation, and where its mask
-    ends at the border of the picture, half of the extent across that border does.
+    where a model drew it), which are ``distance / focal`` metres each at the object; the object's depth is off by a
+    share of its distance, along the line of sight; its extents are off by the same share of themselves. What a
+    picture does not show is not known: where the object is hidden in part, the lost share of an extent counts as
+    its deviation, and where its mask ends at the border of the picture, half of the extent across that border does.
     """
     distance = float(np.linalg.norm(box.center))
-    given = region.mask_source in (None, "given")
-    edge = (params.mask_noise if given else params.model_mask_noise) * distance / view.focal
+    edge = (params.mask_noise if _given_mask(region) else params.model_mask_noise) * distance / view.focal
     sight = np.abs(box.center) * view.depth_noise
     hidden = 0.0 if region.visibility < 0 else max(0.0, 1.0 - float(np.sqrt(region.visibility)))
     lost = np.full(3, hidden)
@@ -181,6 +181,10 @@ def uncertainty(region: Region, box: Box, view: _View, params: LiftParams) -> tu
     center = np.sqrt(edge**2 / 2 + sight**2 + (unseen / 2) ** 2)
     size = np.sqrt(2 * edge**2 + (view.depth_noise * box.size) ** 2 + unseen**2)
     return tuple(center.tolist()), tuple(size.tolist())
+
+
+def _given_mask(region: Region) -> bool:
+    return region.mask_source in (None, "given")
 
 
 def _cut(region: Region) -> tuple[bool, bool]:
