@@ -25,7 +25,7 @@ def test_at_most_eight_pictures_are_decoded_at_a_time(monkeypatch):
         with lock:
             now += 1
             most = max(most, now)
-        time.sleep(0.01)
+        time.sleep(0.05)
         with lock:
             now -= 1
         return Image.new("RGB", (8, 8))
