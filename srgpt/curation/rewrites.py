@@ -412,6 +412,8 @@ def _agrees(old: str, new: str, axis: _Axis, silent: bool) -> bool:
     between = new[mentions[0].end() : mentions[1].start()] if len(mentions) > 1 else ""
     if after and (_ITS.search(between) or (_HAS.search(between) and not _sides(between, axis))):
         return False  # "A has B to its left", "A has to its left B"
+    if after and subjects[1] is None and subjects[0] in [m[1] for m in mentions]:
+        return False  # "it is left of A", of A itself
     if None in subjects or subjects[0] == subjects[1]:
         return before <= after or (silent and not after)
     # the other way round only in the plain form "B is right of A": in others, rules mistake who is meant

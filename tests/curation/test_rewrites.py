@@ -227,6 +227,7 @@ def test_questions_that_are_no_longer_the_same(template, question, reason):
         (LEFT, "Yes, Region [0] is, or is it?", "not-an-answer"),
         (LEFT, "Affirmative.", "value-changed"),
         (LEFT, "Yes, Region [1] is.", "relation-changed"),
+        (LEFT, "Yes, it is to the left of Region [0].", "relation-changed"),
         (LEFT, "Yes, Region [1] is to the left.", "relation-changed"),
         (LEFT, "Yes, Region [1] is to the left of Region [0].", "relation-changed"),
         (LEFT, "Yes, Region [0] has Region [1] to its left.", "relation-changed"),
