@@ -66,7 +66,8 @@ _MANY_BLOCKS = 2**18
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Each point's place in a grid (N, 3), and its number in the grid, laid out row by row (N,)."""
+    """Each point's place in a grid (N, 3), and the number of its block (N,): in a grid laid out row by row, where
+    that is not too large."""
 
     places: Ints
     numbers: Ints
@@ -75,9 +76,10 @@ class _Blocks:
     @classmethod
     def of(cls, points: Floats, eps: float) -> _Blocks:
         places = np.floor((points - points.min(axis=0)) * (_BLOCKS_IN_REACH / eps)).astype(np.int64)
-        shape = places.max(axis=0) + 1
-        numbers = (places[:, 0] * shape[1] + places[:, 1]) * shape[2] + places[:, 2]
-        return cls(places, numbers, tuple(shape.tolist()))
+        shape = tuple((places.max(axis=0) + 1).tolist())
+        if math.prod(shape) > _MANY_BLOCKS:
+            return cls(places, np.unique(places, axis=0, return_inverse=True)[1].reshape(-1), shape)
+        return cls(places, np.ravel_multi_index(tuple(places.T), shape), shape)
 
     def of_some(self, chosen: NDArray[np.bool_]) -> _Blocks:
         """Return the blocks of the chosen points only."""

@@ -43,7 +43,7 @@ def brute_dbscan(points, eps, min_points):
 @given(
     st.integers(0, 2**32),
     st.integers(1, 90),
-    st.sampled_from([0.05, 0.2, 0.5, 3.0]),
+    st.sampled_from([1e-8, 0.05, 0.2, 0.5, 3.0]),
     st.integers(1, 12),
     st.sampled_from([1.0, 300.0]),
 )
