@@ -91,7 +91,7 @@ class FolderParams(Section):
     """Reading a folder or bucket of pictures; ``metadata.csv`` or ``metadata.jsonl`` there may describe them."""
 
     licence: str = ""
-    """Licence of the pictures for which the metadata table names none."""
+    """Licence of the pictures for which no metadata table names one."""
 
 
 class HubParams(Section):
@@ -106,9 +106,9 @@ class HubParams(Section):
     id_column: str | None = None
     """Column with a name that is unique in the split; null numbers the rows."""
     licence_column: str | None = None
-    """Null looks for ``licence`` and ``license``."""
+    """Null looks for ``licence`` and ``license`` in any case; empty reads none."""
     url_column: str | None = None
-    """Null looks for ``source_url``, ``image_url`` and ``url``."""
+    """Null looks for ``source_url``, ``image_url`` and ``url`` in any case; empty reads none."""
     licence: str = ""
     """Licence of the pictures for which no column names one; empty takes the dataset card's."""
     streaming: bool = False
