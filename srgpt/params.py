@@ -15,16 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from srgpt.errors import InputError
@@ -438,24 +429,6 @@ class AskParams(Section):
     """Distances under this many metres are not asked about."""
     rephrase: RephraseParams | None = None
     """Put a share of the questions into other words; null asks in the templates' words."""
-
-    # of single fields, not of the section: an error shows the wrong value, and the section holds an endpoint
-    @field_validator("compat")
-    @classmethod
-    def _from_perceived(cls, compat: str, others: ValidationInfo) -> str:
-        if compat == "reference" and others.data.get("truth") == "cuboids":
-            raise ValueError(
-                "its facts come from perceived clouds, and ask.truth is cuboids. Set truth to perceived, or keep "
-                "compat corrected where truth is cuboids: datasets.NAME.ask.compat=corrected"
-            )
-        return compat
-
-    @field_validator("reasoning")
-    @classmethod
-    def _known_to_reference(cls, reasoning: list[str], others: ValidationInfo) -> list[str]:
-        if others.data.get("compat") == "reference" and set(reasoning) - {"facts"}:
-            raise ValueError("with ask.compat=reference, only facts can be asked: set [facts] or []")
-        return reasoning
 
     def recorded(self) -> dict[str, Any]:
         """Return plain data for manifests: what decides what is written, and not how the endpoint is reached."""

@@ -237,24 +237,6 @@ def test_wrong_values_name_key_value_and_what_is_allowed(override: str, expected
     assert expected in failing_set(override)
 
 
-def test_the_reference_asks_of_what_is_perceived() -> None:
-    for one in ("datasets.bench.ask.truth=perceived", "datasets.bench.ask.compat=corrected"):
-        params = load(None, None, ["ask.compat=reference", one])
-        assert params.for_dataset("train").ask.compat == "reference"
-        found = params.for_dataset("bench").ask
-        assert (found.truth, found.compat) in (("perceived", "reference"), ("cuboids", "corrected"))
-    message = failing_set("ask.compat=reference")
-    assert "datasets.bench: 1 wrong parameter(s)\n  ask.compat = 'reference': its facts come from" in message
-    assert "datasets.NAME.ask.compat=corrected" in message
-
-
-def test_the_reference_knows_facts_alone_of_what_goes_beyond() -> None:
-    reference = ("ask.compat=reference", "datasets.bench.ask.compat=corrected")
-    assert load(None, None, [*reference, "ask.reasoning=[facts]"]).ask.reasoning == ["facts"]
-    message = failing_set(*reference, "ask.reasoning=[facts, ratio]")
-    assert "ask.reasoning = ['facts', 'ratio']: with ask.compat=reference, only facts can be asked" in message
-
-
 def test_every_wrong_key_is_named_at_once(tmp_path: Path) -> None:
     message = failing("train: {steps: 0, zero_stage: 9}\nask: {turnz: 3}", tmp_path)
     assert "3 wrong parameter(s)" in message

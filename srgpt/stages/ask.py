@@ -22,8 +22,9 @@ from srgpt.records import UNIT_OF, Conversation, Rejected, SceneGraph
 def run(params: Params, *, source: str, out: str) -> storage.Manifest:
     """Read the scene graphs at ``source`` and write conversations to ``out``.
 
-    Raises :class:`InputError` where not one question can be asked.
+    Raises :class:`InputError` where not one question can be asked, or the settings contradict each other.
     """
+    _check(params.ask)
     graphs = storage.read_manifest(source, "graphs")
     writer = storage.TableWriter(
         out, "conversations", stage="ask", dataset=graphs.dataset,
@@ -40,6 +41,22 @@ def run(params: Params, *, source: str, out: str) -> storage.Manifest:
     if params.ask.rephrase is not None:
         statistics["rephrase"] = rephrasing.statistics(writer.counts(names), params.ask.rephrase)
     return writer.commit(names, statistics)
+
+
+def _check(params: AskParams) -> None:
+    """Refuse what the reference's questions cannot be: see :mod:`srgpt.curation.reference`."""
+    if params.compat != "reference":
+        return
+    if params.truth == "cuboids":
+        raise InputError(
+            "ask.compat = reference: its facts come from perceived clouds, and ask.truth is cuboids. "
+            "Set ask.truth=perceived, or keep ask.compat=corrected for this dataset."
+        )
+    if set(params.reasoning) - {"facts"}:
+        raise InputError(
+            f"ask.reasoning = {params.reasoning}: with ask.compat=reference only facts can be asked. "
+            "Set ask.reasoning to [facts] or []."
+        )
 
 
 def _ask(params: AskParams, seed: int, graphs: Iterator[Row]) -> Mapped:

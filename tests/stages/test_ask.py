@@ -90,6 +90,20 @@ def test_not_one_question_is_an_error_that_says_what_is_missing(tmp_path):
     assert not (tmp_path / "conversations").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"truth": "cuboids"}, "its facts come from perceived clouds, and ask.truth is cuboids"),
+        ({"reasoning": ["facts", "ratio"]}, "with ask.compat=reference only facts can be asked"),
+    ],
+)
+def test_what_the_reference_cannot_ask_is_refused(graphs, tmp_path, settings, says):
+    params = Params.model_validate({"ask": {"compat": "reference", **settings}})
+    with pytest.raises(InputError, match=says):
+        ask.run(params, source=graphs, out=str(tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+
+
 def test_another_table_is_refused(graphs, tmp_path):
     ask.run(params(), source=graphs, out=str(tmp_path / "conversations"))
     with pytest.raises(InputError, match="graphs was expected"):
