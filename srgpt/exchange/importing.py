@@ -8,6 +8,7 @@ next row begins, so that a killed import goes on there, and ends with the same b
 from __future__ import annotations
 
 import gc
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -44,6 +45,15 @@ from srgpt.storage import (
 
 FORMATS: dict[str, Callable[[Any, Pixels], Draft]] = {"osd": osd.read, "llava": llava.read}
 
+_PICTURE = {"osd": "filename", "llava": "image"}
+"""Format -> the column that names a row's picture."""
+
+_WRAPPER = re.compile(
+    rb'\s*\{(?:\s*"[^"\\]{1,64}"\s*:\s*(?:"[^"\\]*"|[^\s"\[\]{},]+)\s*,)*'
+    rb'\s*"([^"\\]{1,64})"\s*:\s*\[\s*\{\s*"(?:filename|id|image|conversations)"'
+)
+"""An object that begins with plain values, perhaps, and then has rows."""
+
 STAGE = "import"
 BATCH = 64
 """Rows whose pictures are fetched together."""
@@ -53,6 +63,7 @@ SHARD_BYTES = 128 * 2**20
 """A shard is written when it has so many rows, or so many bytes of pictures."""
 
 _MB = 2**20
+_HEAD = 2**16
 _MARK = 2**20
 """Bytes at either end of the file that tell it from another one of its size."""
 
@@ -135,8 +146,8 @@ def run(source: Source, out: str, *, limit: int | None = None) -> Manifest:
     """Import ``source``, or its first ``limit`` rows, into ``OUT/scenes`` and ``OUT/conversations``.
 
     Returns the manifest of the conversations, which counts all that was set aside. Raises :class:`InputError` where
-    the file is not JSON (whole shards before that place are kept for the next run) or where pictures are not;
-    :class:`SrgptError` where no row could be used.
+    the file is not JSON (whole shards before that place are kept for the next run), has no rows or is of another
+    format, or where pictures are not; :class:`SrgptError` where no row could be used.
     """
     check_dataset(source.dataset)
     if source.depth is not None and source.images is None:
@@ -158,7 +169,7 @@ def run(source: Source, out: str, *, limit: int | None = None) -> Manifest:
     scenes = TableWriter(scenes_url, "scenes", **given)
     progress = _write_shards(source, scenes, talks, limit)
     if not progress.conversations:
-        _refuse(scenes, talks, progress)
+        _refuse(source, scenes, talks, progress)
     scenes.commit(progress.names, progress.statistics(limit))
     return talks.commit(progress.names, progress.statistics(limit))
 
@@ -177,7 +188,7 @@ def _published(url: str, talks: TableWriter, limit: int | None) -> Manifest | No
     return manifest
 
 
-def _refuse(scenes: TableWriter, talks: TableWriter, progress: Progress) -> None:
+def _refuse(source: Source, scenes: TableWriter, talks: TableWriter, progress: Progress) -> None:
     """Raise, for no row could be used; whatever was written goes, so that a repaired source is read afresh."""
     markers = [read_json(join(talks.work, f"{name}.done")) for name in progress.names]
     rejected = [item for marker in markers for item in marker["rejected"]]
@@ -185,6 +196,8 @@ def _refuse(scenes: TableWriter, talks: TableWriter, progress: Progress) -> None
     shown = "".join(f"\n  {item['id']}: {item['reason']}: {item['detail']}" for item in rejected[:5])
     remove(scenes.work)
     remove(talks.work)
+    if not progress.row:
+        raise InputError(f"{source.url}: has no rows; nothing can be imported from it")
     said = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
     raise SrgptError(f"import {talks.dataset}: not one of {progress.row} rows could be used ({said}).{shown}")
 
@@ -238,6 +251,28 @@ def _require_pictures(source: Source, shard: _Shard) -> None:
         raise InputError(
             f"{source.images}: has none of the pictures of {len(shard.rejected)} rows in a row, such as "
             f"{shard.rejected[0].id}. Give their folder with --images, or --without-images to do without."
+        )
+
+
+def _require_rows(source: Source, row: Row) -> None:
+    """Raise where one of the first rows, none of any use, shows that the whole file is another one than was said."""
+    value = row.value if isinstance(row.value, dict) else {}
+    found = [name for name, column in _PICTURE.items() if column in value]
+    if found and source.format not in found:
+        raise InputError(
+            f"{source.url}: row {row.number} has {_PICTURE[found[0]]!r} and no {_PICTURE[source.format]!r}, so that it "
+            f"looks like {found[0]}, not {source.format}. Import it with --format {found[0]}."
+        )
+    if row.number or "conversations" in value:
+        return
+    fs, path = filesystem(source.url)
+    with io_errors(source.url):
+        wrapper = _WRAPPER.match(fs.cat_file(path, start=0, end=_HEAD).removeprefix(b"\xef\xbb\xbf"))
+    if wrapper:
+        key = wrapper[1].decode(errors="replace")
+        raise InputError(
+            f"{source.url}: the rows are inside of an object, as its {key!a}; the array alone, or JSON lines, was "
+            f"expected. Take it out, as jq '.[\"{key}\"]' does, and import that."
         )
 
 
@@ -300,6 +335,8 @@ def _add(source: Source, shard: _Shard, batch: Sequence[Row]) -> None:
         if isinstance(draft, Draft):
             _add_draft(source, shard, row, draft, pixels)
         else:
+            if row.number < BATCH and not shard.talks:
+                _require_rows(source, row)
             shard.set_aside(row, f"row-{row.number}", *draft)
     shard.rows += len(batch)
     shard.row, shard.byte = batch[-1].number + 1, batch[-1].end

@@ -27,6 +27,7 @@ MAX_ROW = 64 * 2**20
 
 _FIRST_TRY = 2**16
 _SPACE = b" \t\n\r"
+_GZIP = b"\x1f\x8b"
 _OPENING = re.compile(rb'\{\s*"[^"\\]{1,64}"\s*:')
 """What every row of a file begins with, mostly: the name of its first column."""
 
@@ -57,6 +58,11 @@ def read_rows(url: str, *, start: int = 0, number: int = 0) -> Generator[Row, No
     with io_errors(url), fs.open(path, "rb", block_size=CHUNK) as file:
         head = _Window(file, 0)
         opening = head.skip(b"\xef\xbb\xbf" + _SPACE)
+        if head.data.startswith(_GZIP):
+            raise InputError(
+                f"{url}: is packed with gzip, and a JSON array or JSON lines were expected. Unpack it (gunzip) and "
+                "give the file that comes out."
+            )
         if opening not in (b"[", b"{"):
             found = f"{opening.decode('latin-1')!r} at byte {head.at()}" if opening else "nothing"
             raise InputError(

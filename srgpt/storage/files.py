@@ -86,7 +86,9 @@ def io_errors(url: str, *, write: bool = False) -> Iterator[None]:
             raise InputError(
                 f"{url}: cannot be written there ({error.strerror or error}). Give another folder."
             ) from error
-        raise InputError(f"{url}: not found. Check the path; an earlier stage writes it.") from error
+        raise InputError(
+            f"{url}: not found. Check the path; if a stage writes it, run that stage first."
+        ) from error
     except OSError as error:
         raise SrgptError(f"{url}: {error.strerror or error}") from error
     except Exception as error:

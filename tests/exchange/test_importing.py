@@ -195,6 +195,31 @@ def test_an_import_of_nothing_fails_and_leaves_nothing(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("text", "form", "says"),
+    [
+        ("[]", "osd", "rows.json: has no rows"),
+        (json.dumps([{"id": "text"}, llava_row(0)]), "osd", "row 1 has 'image' and no 'filename'.*with --format llava"),
+        (json.dumps(osd_row(0)), "llava", "has 'filename' and no 'image'.*Import it with --format osd"),
+        (json.dumps({"data": [osd_row(0)]}), "osd", "inside of an object, as its 'data'.*jq '.\\[\"data\"\\]'"),
+        (json.dumps({"v": 1.5, "of": "a", "data": [llava_row(0)] * 3}, indent=1), "llava", "as its 'data'"),
+        ('{"rows": [\n' + ",\n".join(json.dumps(osd_row(i)) for i in range(9)) + "\n]}", "osd", "its 'rows'"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_another_one_than_was_said_is_told_as_such(
+    text: str, form: str, says: str, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.json").write_text(text)
+    with pytest.raises(InputError, match=says):
+        run(Source(str(tmp_path / "rows.json"), form, "osd"), str(tmp_path / "out"))
+
+
+def test_a_first_row_that_is_broken_does_not_look_like_another_file(tmp_path: Path) -> None:
+    rows = [osd_row(i) for i in range(3)]
+    rows[0] = {"objects": [{"id": 1}], **rows[0], "filename": "../x"}
+    assert run(source(tmp_path, rows, lines=True), str(tmp_path / "out")).rejected == {"bad-filename": 1}
+
+
 def test_a_broken_array_names_the_byte_and_keeps_what_was_before(tmp_path: Path) -> None:
     given = source(tmp_path, [osd_row(i) for i in range(11)])
     path = Path(given.url)
@@ -393,7 +418,10 @@ def test_from_a_bucket_to_a_bucket(tmp_path: Path, s3: str) -> None:
         ({"format": "coco"}, "'coco' is not a format that is read; allowed: osd, llava"),
         ({"dataset": "a/b"}, "cannot name a dataset"),
         ({"depth": "somewhere"}, "--depth needs --images"),
-        ({"url": "nowhere.json"}, "nowhere.json: not found"),
+        (
+            {"url": "nowhere.json"},
+            "nowhere.json: not found. Check the path; if a stage writes it, run that stage first",
+        ),
         ({"images": "s4://bucket"}, "s4:// cannot be used"),
     ],
 )

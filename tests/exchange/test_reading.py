@@ -1,5 +1,6 @@
 """Rows come out of a file of any size as json would read them, from any place on, however the file is damaged."""
 
+import gzip
 import json
 from typing import Any
 
@@ -118,6 +119,10 @@ def test_an_array_that_was_cut_off_keeps_the_rows_before(rows: list[Any], share:
     [
         (b"", "found nothing"),
         (b"  \n", "found nothing"),
+        (
+            gzip.compress(b"[]"),
+            "is packed with gzip, and a JSON array or JSON lines were expected. Unpack it",
+        ),
         (b"hello", "found 'h' at byte 0"),
         (b'[{"a": 1}, {"a": tru}]', "at byte 17, in row 1, which begins at byte 11: Expecting value"),
         (b'[{"a": 1} {"a": 2}]', "at byte 10, in row 1: ',' or ']' was expected"),
