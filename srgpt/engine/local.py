@@ -7,16 +7,18 @@ import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from srgpt.engine.task import Done, Job, Mark, Order, Task, counting
-from srgpt.engine.worker import ONE_THREAD, Worker
+from srgpt.engine.task import Device, Done, Job, Mark, Order, Task, counting
+from srgpt.engine.worker import ONE_THREAD, VISIBLE_GPUS, Worker
+from srgpt.errors import InputError
 from srgpt.params import EngineParams
 from srgpt.progress import Tally
 
 
-def map_local(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tally, *, gpu: bool) -> None:
+def map_local(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tally, *, device: Device) -> None:
     """Run every task in ``engine.workers`` processes (0: one per core or GPU; 1: in this one).
 
-    With ``gpu`` each process gets ``engine.gpus_per_worker`` of the GPUs where there are any.
+    Where ``device`` is no CPU, each process gets ``engine.gpus_per_worker`` of the GPUs where there are any, and
+    there are no more processes than that leaves room for.
     """
     if engine.workers == 1:
         for task in tasks:
@@ -24,7 +26,7 @@ def map_local(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tall
             tally.reject(job.run(Order(task), heard).rejected)
             heard(Mark(task.size - 1))
         return
-    places = worker_environments(engine, gpu=gpu)[: len(tasks)]
+    places = worker_environments(engine, device=device)[: len(tasks)]
     workers = [Worker(job, place, on_items=tally.count, say=tally.say) for place in places]
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
     for worker in workers:
@@ -49,17 +51,26 @@ def map_local(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tall
                 worker.close()
 
 
-def worker_environments(engine: EngineParams, *, gpu: bool) -> list[dict[str, str]]:
-    """Return what each worker process has in its environment: one thread, and its GPUs."""
-    cores = len(os.sched_getaffinity(0))
-    gpus = _gpus() if gpu and engine.gpus_per_worker else []
-    fitting = int(len(gpus) / engine.gpus_per_worker) if gpus else cores
-    count = engine.workers or max(fitting, 1)
+def worker_environments(engine: EngineParams, *, device: Device) -> list[dict[str, str]]:
+    """Return what each worker process has in its environment: one thread, and its GPUs.
+
+    Raises :class:`InputError` where a worker would need more GPUs than there are.
+    """
+    each = engine.gpus_per_worker
+    count = engine.workers or len(os.sched_getaffinity(0))
+    if device == "cpu":
+        return [ONE_THREAD] * count
+    if each == 0:
+        return [{**ONE_THREAD, VISIBLE_GPUS: ""}] * count
+    gpus = _gpus()
     if not gpus:
         return [ONE_THREAD] * count
-    return [
-        {**ONE_THREAD, "CUDA_VISIBLE_DEVICES": _share(gpus, engine.gpus_per_worker, i)} for i in range(count)
-    ]
+    if each > len(gpus):
+        raise InputError(
+            f"engine.gpus_per_worker = {each:g}: this machine has {len(gpus)} GPUs. Expected at most that many."
+        )
+    shares = _shares(gpus, each)
+    return [{**ONE_THREAD, VISIBLE_GPUS: share} for share in shares[: engine.workers or len(shares)]]
 
 
 def _gpus() -> list[str]:
@@ -67,13 +78,14 @@ def _gpus() -> list[str]:
     import torch
 
     count = torch.cuda.device_count()
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    visible = os.environ.get(VISIBLE_GPUS)
     return visible.split(",")[:count] if visible else [str(i) for i in range(count)]
 
 
-def _share(gpus: Sequence[str], each: float, index: int) -> str:
-    """Return the GPUs of worker ``index``: some of its own, or one that it shares; round again at the end."""
+def _shares(gpus: Sequence[str], each: float) -> list[str]:
+    """Divide GPUs: ``each`` of them to a worker, or as many workers on one as have room; none has too many."""
     if each < 1:
-        return gpus[int(index * each) % len(gpus)]
-    first = index * int(each)
-    return ",".join(gpus[i % len(gpus)] for i in range(first, first + int(each)))
+        room = int(1 / each + 1e-9)  # 1 / (1 / 3) may fall short of 3
+        return [gpu for _ in range(room) for gpu in gpus]
+    size = int(each)
+    return [",".join(gpus[i : i + size]) for i in range(0, len(gpus) - size + 1, size)]

@@ -25,8 +25,8 @@ from typing import Any
 import ray
 import ray.data
 
-from srgpt.engine.task import Job, Task
-from srgpt.engine.worker import ONE_THREAD, Worker
+from srgpt.engine.task import Device, Job, Task
+from srgpt.engine.worker import ONE_THREAD, VISIBLE_GPUS, Worker
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import EngineParams
 from srgpt.progress import Tally
@@ -38,20 +38,22 @@ _ACTOR_DEATHS = 3
 """So often may one shard lose its actor (to a lost node, or to Ray's memory monitor) before the run ends."""
 
 
-def map_ray(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tally, *, gpu: bool) -> None:
+def map_ray(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tally, *, device: Device) -> None:
     """Run every task on the cluster at ``engine.ray_address``, or on one of this process where that is null.
 
-    At most ``engine.workers`` actors (0: as many as the cluster has cores or GPUs for) hold a core each, and
-    with ``gpu``, where there are any, ``engine.gpus_per_worker`` GPUs.
+    At most ``engine.workers`` actors (0: as many as the cluster has cores or GPUs for now) hold a core each, and
+    ``engine.gpus_per_worker`` GPUs where ``device`` is cuda, or auto and the cluster has GPUs now. A cluster that
+    grows on demand brings what the actors hold.
     """
     _join(engine)
-    gpus = engine.gpus_per_worker if gpu and ray.cluster_resources().get("GPU") else 0.0
+    gpus = _gpus_each(engine, device)
+    hidden = {VISIBLE_GPUS: ""} if device != "cpu" and engine.gpus_per_worker == 0 else {}
     pool = ray.data.ActorPoolStrategy(min_size=1, max_size=min(_most(engine, gpus), len(tasks)))
     names = ray.data.from_items([{"name": task.name} for task in tasks], override_num_blocks=len(tasks))
     results = names.map(
         _Actor,  # type: ignore[arg-type]
         compute=pool,
-        fn_constructor_args=(job, {task.name: task for task in tasks}, os.getcwd()),  # noqa: PTH109
+        fn_constructor_args=(job, {task.name: task for task in tasks}, os.getcwd(), hidden),  # noqa: PTH109
         num_cpus=1,
         num_gpus=gpus or None,
         max_restarts=-1,
@@ -70,14 +72,14 @@ def map_ray(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tally,
 class _Actor:
     """One worker process, under Ray's care."""
 
-    def __init__(self, job: Job, tasks: dict[str, Task], folder: str) -> None:
+    def __init__(self, job: Job, tasks: dict[str, Task], folder: str, environment: dict[str, str]) -> None:
         with contextlib.suppress(FileNotFoundError):  # a node without it can still reach URLs
             os.chdir(folder)
         # Else the worker process would import Ray's own main script, and with it Ray: a second, and 100 MB.
         sys.modules["__main__"].__dict__.pop("__file__", None)
         self._tasks = tasks
         self._said: list[str] = []
-        self._worker = Worker(job, ONE_THREAD, say=self._said.append)
+        self._worker = Worker(job, {**ONE_THREAD, **environment}, say=self._said.append)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Make one shard; an error for people is a result as well, so that it arrives as what it is."""
@@ -127,6 +129,12 @@ def _reach(address: str | None) -> None:
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _gpus_each(engine: EngineParams, device: Device) -> float:
+    """Return how many GPUs an actor holds."""
+    here = device == "cuda" or (device == "auto" and ray.cluster_resources().get("GPU"))
+    return engine.gpus_per_worker if here else 0.0
 
 
 def _most(engine: EngineParams, gpus: float) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from srgpt.engine.local import map_local
-from srgpt.engine.task import Job, Task, Transform
+from srgpt.engine.task import Device, Job, Task, Transform
 from srgpt.errors import InputError
 from srgpt.params import EngineParams
 from srgpt.progress import tally
@@ -18,16 +18,21 @@ def map_table(
     writer: TableWriter,
     engine: EngineParams,
     *,
-    gpu: bool = False,
+    device: Device = "cpu",
 ) -> list[str]:
     """Make the shard of every task that ``writer`` lacks; return the names of all, ready to commit.
 
     ``transform`` (see :data:`Transform`) must be picklable: a module-level function, or a ``functools.partial``
     of one. What is costly to load it keeps for the life of its process, for example with ``functools.cache``.
-    ``gpu`` says that it works on a GPU where there is one. The result depends neither on the backend nor on the
+    ``device`` says what it works on. The result depends neither on the backend nor on the
     number of workers. The first error stops the rest, and finished shards stay for the next run; an item that
     kills its process twice is set aside as ``kills-worker``.
     """
+    each = engine.gpus_per_worker
+    if device != "cpu" and each > 1 and not each.is_integer():
+        raise InputError(
+            f"engine.gpus_per_worker = {each:g}: expected a whole number, or at most 1 for a share of one"
+        )
     names = [task.name for task in tasks]
     missing = set(writer.missing(names))
     todo = [task for task in tasks if task.name in missing]
@@ -35,7 +40,7 @@ def map_table(
         return names
     job = Job(transform, writer.work, writer.table)
     with tally(f"{writer.stage} {writer.dataset}", total=sum(t.size for t in todo), unit="scenes") as counted:
-        _backend(engine)(job, todo, engine, counted, gpu=gpu)
+        _backend(engine)(job, todo, engine, counted, device=device)
     return names
 
 

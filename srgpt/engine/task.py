@@ -6,12 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from srgpt.records import Rejected
 from srgpt.storage import Shard, read_shard, write_shard
 
 Row = dict[str, Any]
+
+Device = Literal["cpu", "auto", "cuda"]
+"""What a stage works on, as in ``perceive.device``: the CPU, a GPU where there is one, or a GPU that must be there."""
 
 KILLS_WORKER = "kills-worker"
 """Reason of a row that is set aside because a worker process died on it twice."""

@@ -15,7 +15,8 @@ import signal
 import threading
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-defined]
@@ -31,8 +32,10 @@ MAX_DEATHS = 10
 MAX_QUARANTINED = 10
 """So many items of one shard that kill a worker mean the same."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Environment of a worker: it has one core, and sums in one order, however many workers there are."""
+
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 
 _processes = threading.Lock()
 """``multiprocessing`` keeps one list of children and looks after all of them whenever one is started."""
@@ -142,7 +145,8 @@ class Worker:
             if self._closed:
                 raise StoppedError
             self._process = context.Process(target=_serve, args=(theirs,), daemon=True)
-            self._process.start()
+            with _environment_of(ONE_THREAD):
+                self._process.start()
         theirs.close()
         self._connection = ours
         ours.send(self._environment)
@@ -155,6 +159,25 @@ class Worker:
                 self._process.kill()
                 self._process.join()
             self._process = self._connection = None
+
+
+@contextmanager
+def _environment_of(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process within.
+
+    BLAS reads its threads when a child imports numpy, which comes before the child's own environment. The server
+    that children are forked from, and with it all of them, has the environment in which the first was started.
+    """
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _place(mark: Mark) -> str:

@@ -30,8 +30,8 @@ def run(params: Params, *, source: str, out: str) -> Manifest:
     )  # fmt: skip
     tasks = table_tasks(source, "scenes", scenes.shards)
     transform = partial(_perceive, source, params.perceive, params.seed)
-    gpu = params.perceive.device != "cpu" and uses_models(params.perceive)
-    names = map_table(transform, tasks, writer, params.engine, gpu=gpu)
+    device = params.perceive.device if uses_models(params.perceive) else "cpu"
+    names = map_table(transform, tasks, writer, params.engine, device=device)
     return writer.commit(names)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -145,15 +147,59 @@ def test_workers_that_die_of_nothing_in_particular_end_in_an_error(
         make(dies_always, tmp_path / "t", 2)
 
 
+def places(each: float, workers: int = 0, device: str = "auto") -> list[str | None]:
+    engine = EngineParams(workers=workers, gpus_per_worker=each)
+    found = worker_environments(engine, device=device)  # type: ignore[arg-type]
+    return [place.get("CUDA_VISIBLE_DEVICES") for place in found]
+
+
 def test_each_worker_gets_its_own_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("srgpt.engine.local._gpus", lambda: ["0", "1", "2", "3"])
+    assert places(1) == ["0", "1", "2", "3"]
+    assert places(2) == ["0,1", "2,3"]
+    assert places(3) == ["0,1,2"], "no GPU twice"
+    assert places(0.5) == ["0", "1", "2", "3"] * 2
+    assert places(0.4) == ["0", "1", "2", "3"] * 2, "a third one would not fit on a GPU"
+    assert places(1 / 3) == ["0", "1", "2", "3"] * 3
+    assert places(1, workers=2) == ["0", "1"]
+    assert places(1, workers=9) == ["0", "1", "2", "3"], "no more than there is room for"
+    assert set(places(1, device="cpu")) == {None}
 
-    def seen(each: float, workers: int = 0) -> list[str]:
-        engine = EngineParams(workers=workers, gpus_per_worker=each)
-        return [place["CUDA_VISIBLE_DEVICES"] for place in worker_environments(engine, gpu=True)]
 
-    assert seen(1) == ["0", "1", "2", "3"]
-    assert seen(2) == ["0,1", "2,3"]
-    assert seen(0.5) == ["0", "0", "1", "1", "2", "2", "3", "3"]
-    assert seen(1, workers=2) == ["0", "1"]
-    assert all("CUDA_VISIBLE_DEVICES" not in p for p in worker_environments(EngineParams(), gpu=False))
+def test_workers_that_claim_no_gpu_see_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srgpt.engine.local._gpus", lambda: ["0", "1"])
+    assert places(0, workers=3) == ["", "", ""]
+
+
+def test_more_gpus_than_there_are_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("srgpt.engine.local._gpus", lambda: ["0", "1"])
+    with pytest.raises(InputError, match=r"engine\.gpus_per_worker = 3: this machine has 2 GPUs"):
+        places(3)
+    monkeypatch.setattr("srgpt.engine.local._gpus", list)
+    assert set(places(3)) == {None}, "without any, models work on the CPU"
+
+
+@pytest.mark.parametrize("backend", ["local", "ray"])
+def test_a_gpu_and_a_half_is_wrong_input(tmp_path: Path, backend: str) -> None:
+    writer = TableWriter(str(tmp_path / "t"), "graphs", stage="lift", dataset="d", params={})
+    engine = EngineParams(backend=backend, gpus_per_worker=1.5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"engine\.gpus_per_worker = 1\.5: expected a whole number"):
+        map_table(odd_are_rejected, TASKS, writer, engine, device="auto")
+
+
+def counts_threads(numbers: Iterator[int]) -> Mapped:
+    from threadpoolctl import threadpool_info
+
+    threads = max(library["num_threads"] for library in threadpool_info())
+    return Mapped([{**row(n), "height": threads} for n in numbers], [])
+
+
+def test_blas_has_one_thread_in_a_worker(tmp_path: Path) -> None:
+    pytest.importorskip("threadpoolctl")
+    program = (
+        "import sys, pathlib; from tests.engine.test_local import counts_threads, make; "
+        "make(counts_threads, pathlib.Path(sys.argv[1]), 2)"
+    )
+    many = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "3")
+    subprocess.run([sys.executable, "-c", program, tmp_path / "t"], check=True, env={**os.environ, **many})
+    assert {r["height"] for r in read_rows(str(tmp_path / "t"), "graphs")} == {1}

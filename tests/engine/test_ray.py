@@ -14,6 +14,7 @@ import pytest
 from srgpt.engine import Mapped, map_table
 from srgpt.errors import InputError
 from srgpt.params import EngineParams, build
+from srgpt.records import Rejected
 from srgpt.stages import ask, ingest, lift, perceive
 from srgpt.storage import Manifest, TableWriter, read_rejected
 from tests.engine.test_local import TASKS, dies_on, fails, numbers
@@ -89,3 +90,26 @@ def test_an_error_surfaces_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^cannot do"):
         make(partial(fails, InputError), tmp_path / "t", "ray")
     assert not (tmp_path / "t").exists()
+
+
+def test_actors_claim_gpus_that_must_be_there_even_where_the_cluster_has_none_yet() -> None:
+    from srgpt.engine import ray as module
+
+    engine = EngineParams(backend="ray", workers=2, gpus_per_worker=0.5)
+    module._join(engine)
+    here = module.ray.cluster_resources().get("GPU", 0) > 0
+    assert module._gpus_each(engine, "cuda") == 0.5
+    assert module._gpus_each(engine, "auto") == (0.5 if here else 0)
+    assert module._gpus_each(engine, "cpu") == 0
+
+
+def sees_gpus(numbers: Iterator[int]) -> Mapped:
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES", "all")
+    return Mapped([], [Rejected(f"n{n}", "saw", seen) for n in numbers])
+
+
+def test_a_worker_that_claims_no_gpu_sees_none(tmp_path: Path) -> None:
+    writer = TableWriter(str(tmp_path / "t"), "graphs", stage="lift", dataset="d", params={})
+    engine = EngineParams(backend="ray", workers=2, gpus_per_worker=0)
+    writer.commit(map_table(sees_gpus, TASKS, writer, engine, device="auto"))
+    assert {item["detail"] for item in read_rejected(str(tmp_path / "t"))} == {""}
