@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from srgpt.params import FilteringParams
-from srgpt.perception.roles import Verdict
+from srgpt.perception.roles import Filter, Verdict
 from srgpt.perception.weights import Loaded, load
 from srgpt.perception.words import chosen
 
@@ -58,7 +58,7 @@ class ZeroShotFilter:
 
 
 @lru_cache(maxsize=8)
-def load_filter(params: FilteringParams, device: str = "auto") -> ZeroShotFilter:
+def load_filter(params: FilteringParams, device: str = "auto") -> Filter:
     """Load the filter, once per process and settings."""
     return ZeroShotFilter(
         load("ZeroShotImageClassification", params, device, "bfloat16"),

@@ -14,6 +14,7 @@ import numpy as np
 
 from srgpt.errors import InputError
 from srgpt.params import PerceiveParams
+from srgpt.perception.calibration import intrinsics_of
 from srgpt.records import Region, Scene, encode_rle
 
 LEVEL = "level"
@@ -111,7 +112,7 @@ def _with_intrinsics(scene: Scene, params: PerceiveParams) -> Scene:
     if scene.intrinsics is None:
         if params.intrinsics == "fov":
             return scene.replace(
-                intrinsics=_assumed_intrinsics(scene, params.fov_degrees),
+                intrinsics=intrinsics_of(params.fov_degrees, scene.width, scene.height),
                 intrinsics_source=f"fov:{params.fov_degrees:g}",
             )
         raise _incomplete(
@@ -125,12 +126,6 @@ def _with_intrinsics(scene: Scene, params: PerceiveParams) -> Scene:
             "bad-intrinsics", f"its intrinsics {values} are not (fx, fy, cx, cy), finite, fx and fy > 0"
         )
     return scene
-
-
-def _assumed_intrinsics(scene: Scene, degrees: float) -> tuple[float, float, float, float]:
-    """Square pixels, the centre of the picture, and a horizontal field of view between its outer edges."""
-    focal = scene.width / 2 / math.tan(math.radians(degrees) / 2)
-    return (focal, focal, (scene.width - 1) / 2, (scene.height - 1) / 2)
 
 
 def _with_masks(scene: Scene, params: PerceiveParams) -> Scene:

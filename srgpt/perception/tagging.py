@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from srgpt.errors import InputError
 from srgpt.params import TaggingParams
+from srgpt.perception.roles import Tagger
 from srgpt.perception.weights import Loaded, load
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def names(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=8)
-def load_tagger(params: TaggingParams, device: str = "auto") -> Florence2Tagger:
+def load_tagger(params: TaggingParams, device: str = "auto") -> Tagger:
     """Load the tagger, once per process and settings."""
     loaded = load("ImageTextToText", params, device, "bfloat16")
     if loaded.kind != "florence2":

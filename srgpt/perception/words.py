@@ -50,10 +50,24 @@ def noun(phrase: str) -> str:
 def ends_in(tag: str, words: Iterable[str]) -> bool:
     """Tell whether a tag's last whole words are one of ``words``: the noun that it is about.
 
-    A "blue sky" is a sky; an "office chair" is no office, and a "seat" no sea.
+    A "blue sky" is a sky, and so are "skies"; an "office chair" is no office, and a "seat" no sea.
     """
-    own = words_of(tag)
-    return any((tail := words_of(word)) and own[-len(tail) :] == tail for word in words)
+    own = _one_of(words_of(tag))
+    return any((tail := _one_of(words_of(word))) and own[-len(tail) :] == tail for word in words)
+
+
+def _one_of(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Put the last word into the singular, by its spelling."""
+    if not words:
+        return words
+    last = words[-1]
+    if re.search(r"[^aeiou]ies$", last):
+        last = last[:-3] + "y"
+    elif re.search(r"(s|x|z|ch|sh)es$", last):
+        last = last[:-2]
+    elif re.search(r"[^su]s$", last):
+        last = last[:-1]
+    return (*words[:-1], last)
 
 
 def keep_tags(tags: Iterable[str], removed: Sequence[str], limit: int) -> tuple[str, ...]:

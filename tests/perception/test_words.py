@@ -52,6 +52,30 @@ def test_tags_are_distinct_in_order_and_limited():
     assert keep_tags(["Cup", "a cup", "sky", "table", "lamp"], REMOVED, 2) == ("cup", "table")
 
 
+@pytest.mark.parametrize(
+    ("tag", "word"),
+    [
+        ("buildings", "building"), ("two rooms", "room"), ("white clouds", "cloud"), ("walls", "wall"),
+        ("floors", "floor"), ("shadows", "shadow"), ("cities", "city"), ("skies", "sky"), ("wall lamps", "wall lamp"),
+        ("parking lots", "parking lot"), ("boxes", "box"), ("buses", "bus"), ("stairs", "stairs"), ("stair", "stairs"),
+    ],
+)  # fmt: skip
+def test_a_plural_is_about_the_same_noun(tag, word):
+    assert ends_in(tag, [word])
+
+
+@pytest.mark.parametrize(
+    ("tag", "word"), [("glass", "glas"), ("walls", "wal"), ("grass", "gras"), ("bus", "bu")]
+)
+def test_a_word_that_only_ends_like_a_plural_stays(tag, word):
+    assert not ends_in(tag, [word])
+
+
+def test_plurals_of_removed_words_are_no_tags():
+    plurals = ["buildings", "rooms", "walls", "floors", "shadows", "cups"]
+    assert keep_tags(plurals, REMOVED, 9) == ("cups",)
+
+
 def test_a_setting_replaces_a_list():
     assert chosen(("sand",), "calibration", "ground") == ("sand",)
     assert chosen((), "tagging", "removed") == ()
