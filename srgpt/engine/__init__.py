@@ -4,7 +4,7 @@
 replaced when it dies, ``local`` many of them, ``ray`` the same on a cluster.
 """
 
-from srgpt.engine.table import map_table
+from srgpt.engine.table import map_table, require_scenes
 from srgpt.engine.task import Mapped, Row, Task, table_tasks
 
-__all__ = ["Mapped", "Row", "Task", "map_table", "table_tasks"]
+__all__ = ["Mapped", "Row", "Task", "map_table", "require_scenes", "table_tasks"]

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from srgpt.engine.local import map_local
 from srgpt.engine.task import Device, Job, Task, Transform
-from srgpt.errors import InputError
+from srgpt.errors import InputError, SrgptError
 from srgpt.params import EngineParams
 from srgpt.progress import tally
-from srgpt.storage import TableWriter
+from srgpt.storage import TableWriter, remove
 
 
 def map_table(
@@ -42,6 +42,25 @@ def map_table(
     with tally(f"{writer.stage} {writer.dataset}", total=sum(t.size for t in todo), unit="scenes") as counted:
         _backend(engine)(job, todo, engine, counted, device=device)
     return names
+
+
+def require_scenes(writer: TableWriter, names: Sequence[str]) -> list[dict[str, str]]:
+    """Return what was set aside of finished shards.
+
+    Raises :class:`SrgptError` where that is every scene, and forgets the shards, so that a repaired source is read
+    afresh.
+    """
+    markers = writer.markers(names)
+    rejected = [item for marker in markers for item in marker["rejected"]]
+    if any(marker["shard"]["rows"] for marker in markers):
+        return rejected
+    reasons = sorted({item["reason"] for item in rejected})
+    counts = ", ".join(f"{sum(item['reason'] == r for item in rejected)} {r}" for r in reasons)
+    shown = "".join(f"\n  {item['id']}: {item['reason']}: {item['detail']}" for item in rejected[:5])
+    remove(writer.work)
+    raise SrgptError(
+        f"{writer.stage} {writer.dataset}: every scene was set aside ({counts}). The first:{shown}"
+    )
 
 
 def _backend(engine: EngineParams) -> Callable[..., None]:

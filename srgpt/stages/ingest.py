@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from srgpt.engine import Mapped, Row, map_table
-from srgpt.errors import SrgptError
+from srgpt.engine import Mapped, Row, map_table, require_scenes
 from srgpt.params import Params, check_dataset
 from srgpt.records import Rejected
 from srgpt.sources import open_source
 from srgpt.sources.base import Divisible, Work
-from srgpt.storage import Manifest, TableWriter, remove, shard_name
+from srgpt.storage import Manifest, TableWriter, shard_name
 
 
 def run(params: Params, *, source: str | None, out: str, dataset: str) -> Manifest:
@@ -30,7 +29,7 @@ def run(params: Params, *, source: str | None, out: str, dataset: str) -> Manife
     )  # fmt: skip
     tasks = [_Task(shard_name(index), work) for index, work in enumerate(origin.shards())]
     names = map_table(_load, tasks, writer, params.engine)
-    rejected = _require_scenes(writer, names)
+    rejected = require_scenes(writer, names)
     return writer.commit(names, origin.statistics({item["id"] for item in rejected}))
 
 
@@ -60,16 +59,3 @@ def _load(pieces: Iterator[Work]) -> Mapped:
         rows += [scene.to_row() for scene in loaded.scenes]
         rejected += loaded.rejected
     return Mapped(rows, rejected)
-
-
-def _require_scenes(writer: TableWriter, names: list[str]) -> list[dict[str, str]]:
-    """Return what was set aside; raise where it is every picture, so that a repaired source is read afresh."""
-    markers = writer.markers(names)
-    rejected = [item for marker in markers for item in marker["rejected"]]
-    if any(marker["shard"]["rows"] for marker in markers):
-        return rejected
-    reasons = sorted({item["reason"] for item in rejected})
-    counts = ", ".join(f"{sum(item['reason'] == r for item in rejected)} {r}" for r in reasons)
-    shown = "".join(f"\n  {item['id']}: {item['reason']}: {item['detail']}" for item in rejected[:5])
-    remove(writer.work)
-    raise SrgptError(f"ingest {writer.dataset}: every scene was set aside ({counts}). The first:{shown}")

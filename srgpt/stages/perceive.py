@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 
-from srgpt.engine import Mapped, Row, map_table, table_tasks
+from srgpt.engine import Mapped, Row, map_table, require_scenes, table_tasks
 from srgpt.errors import InputError
 from srgpt.params import Params, PerceiveParams
 from srgpt.perception import Gap, SetAsideError, complete_all
@@ -20,7 +20,7 @@ def run(params: Params, *, source: str, out: str) -> Manifest:
 
     Scenes that lack something are an :class:`InputError` that names every missing thing, the scenes and the
     settings that would supply it; with ``perceive.on_missing: reject`` it is set aside instead. Pictures that
-    perception judges unfit are always set aside.
+    perception judges unfit are always set aside. Raises :class:`SrgptError` where no scene is left.
     """
     scenes = read_manifest(source, "scenes")
     writer = TableWriter(
@@ -32,6 +32,7 @@ def run(params: Params, *, source: str, out: str) -> Manifest:
     transform = partial(_perceive, source, params.perceive, params.seed)
     device = params.perceive.device if uses_models(params.perceive) else "cpu"
     names = map_table(transform, tasks, writer, params.engine, device=device)
+    require_scenes(writer, names)
     return writer.commit(names)
 
 

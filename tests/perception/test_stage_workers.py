@@ -1,8 +1,12 @@
 """The stage with models: the same shards from any number of workers, and the unfit are set aside, not an error."""
 
 import pytest
+from PIL import Image
 
-from srgpt.params import build
+from srgpt.errors import SrgptError
+from srgpt.params import FilteringParams, build
+from srgpt.perception.filtering import load_filter
+from srgpt.records import Scene
 from srgpt.stages import ingest, perceive
 from srgpt.storage import TableWriter, read_rejected, read_rows, shard_name, write_shard
 
@@ -54,8 +58,29 @@ def test_any_number_of_workers_writes_the_same_bytes(bare, settings, tmp_path):
 
 
 def test_pictures_that_are_no_photographs_are_set_aside_and_no_error(bare, settings, tmp_path):
-    strict = {**settings, "filtering": {**settings["filtering"], "min_positive": 1.0}}
-    params = build({"perceive": strict, "engine": {"workers": 1}})
+    judged = load_filter(FilteringParams(**settings["filtering"])).judge(
+        [Image.fromarray(Scene.from_row(row).rgb()) for row in read_rows(bare, "scenes")]
+    )
+    second_worst = sorted(verdict.positive for verdict in judged)[1]
+    some = {**settings, "filtering": {**settings["filtering"], "min_positive": second_worst}}
+    params = build({"perceive": some, "engine": {"workers": 1}})
     manifest = perceive.run(params, source=bare, out=str(tmp_path / "perceived"))
-    assert (manifest.rows, manifest.rejected) == (0, {"not-a-photograph": 4})
-    assert all("it looks more like" in row["detail"] for row in read_rejected(str(tmp_path / "perceived")))
+    assert manifest.rejected["not-a-photograph"] == 1
+    details = [row["detail"] for row in read_rejected(str(tmp_path / "perceived"))]
+    assert sum("it looks more like" in detail for detail in details) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"filtering": {"min_positive": 1.0}}, "not-a-photograph"), ({"regions": "given"}, "no-regions")],
+)
+def test_a_stage_that_sets_every_scene_aside_fails_and_starts_afresh(
+    change, reason, bare, settings, tmp_path
+):
+    filtering = {**settings["filtering"], **change.get("filtering", {})}
+    strict = {**settings, **change, "filtering": filtering, "on_missing": "reject"}
+    params = build({"perceive": strict, "engine": {"workers": 1}})
+    for _ in range(2):
+        with pytest.raises(SrgptError, match=rf"perceive train: every scene was set aside \(4 {reason}\)"):
+            perceive.run(params, source=bare, out=str(tmp_path / "perceived"))
+        assert list(tmp_path.iterdir()) == []
