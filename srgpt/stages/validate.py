@@ -68,7 +68,8 @@ def chain(source: str) -> dict[str, str]:
     What *ask* wrote has all of :data:`CHAIN`; imported conversations have what their manifests name, be it nothing.
     """
     if storage.read_manifest(source).stage == CHAIN["conversations"]:
-        return {role: storage.trace(source, stage) for role, stage in CHAIN.items()}
+        made = {role: storage.trace(source, stage) for role, stage in CHAIN.items() if role != "scenes"}
+        return {"scenes": storage.input_url(made["perceived"], "scenes"), **made}  # of ingest, or imported
     found = {"conversations": source}
     pending = [source]
     while pending:

@@ -727,3 +727,17 @@ def test_only_conversations_are_validated(tmp_path: Path) -> None:
     make_chain(tmp_path)
     with pytest.raises(InputError, match="conversations was expected"):
         run(str(tmp_path / "graphs"), tmp_path / "report")
+
+
+def test_questions_about_imported_pictures_have_their_scenes(tmp_path: Path) -> None:
+    above: dict[str, str] = {}
+    urls = {}
+    made = (("scenes", "import"), ("scenes", "perceive"), ("graphs", "lift"), ("conversations", "ask"))
+    for table, stage in made:
+        urls[stage] = str(tmp_path / stage)
+        writer = storage.TableWriter(urls[stage], table, stage=stage, dataset="d", params={}, inputs=above)
+        storage.write_shard(writer.work, storage.shard_name(0), table, [])
+        writer.commit([storage.shard_name(0)])
+        above = {table: urls[stage]}
+    assert list(validate.chain(urls["ask"])) == ["scenes", "perceived", "graphs", "conversations"]
+    assert validate.chain(urls["ask"])["scenes"] == urls["import"]
