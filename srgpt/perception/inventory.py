@@ -175,7 +175,7 @@ def _lack(folder: Path, *, reads_text: bool) -> str:
 
 
 def _shards(folder: Path) -> tuple[str, ...]:
-    """Return the weights' index and all files that it names."""
+    """Return the weights' index and all files that it names; one that names none is no better than none."""
     index = "model.safetensors.index.json"
     try:
         named = set(json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"].values())
