@@ -7,25 +7,29 @@ import queue
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from srgpt.engine.task import Device, Done, Job, Mark, Order, Task, counting
+from srgpt.engine.task import Device, Done, Mark, Order, Runs, Task, counting
 from srgpt.engine.worker import ONE_THREAD, VISIBLE_GPUS, Worker
 from srgpt.errors import InputError
 from srgpt.params import EngineParams
 from srgpt.progress import Tally
 
 
-def map_local(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tally, *, device: Device) -> None:
-    """Run every task in ``engine.workers`` processes (0: one per core or GPU; 1: in this one).
+def map_local(
+    job: Runs, tasks: Sequence[Task], engine: EngineParams, tally: Tally, *, device: Device
+) -> list[Done]:
+    """Run every task in ``engine.workers`` processes (0: one per core or GPU; 1: in this one); return what each did.
 
     Where ``device`` is no CPU, each process gets ``engine.gpus_per_worker`` of the GPUs where there are any, and
     there are no more processes than that leaves room for.
     """
     if engine.workers == 1:
+        found = []
         for task in tasks:
             heard = counting(tally.count)
-            tally.reject(job.run(Order(task), heard).rejected)
+            found.append(job.run(Order(task), heard))
+            tally.reject(found[-1].rejected)
             heard(Mark(task.size - 1))
-        return
+        return found
     places = worker_environments(engine, device=device)[: len(tasks)]
     workers = [Worker(job, place, on_items=tally.count, say=tally.say) for place in places]
     idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
@@ -44,6 +48,7 @@ def map_local(job: Job, tasks: Sequence[Task], engine: EngineParams, tally: Tall
         try:
             for future in as_completed(futures):
                 tally.reject(future.result().rejected)
+            return [future.result() for future in futures]
         finally:
             for future in futures:
                 future.cancel()

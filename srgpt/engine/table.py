@@ -63,7 +63,7 @@ def require_scenes(writer: TableWriter, names: Sequence[str]) -> list[dict[str, 
     )
 
 
-def _backend(engine: EngineParams) -> Callable[..., None]:
+def _backend(engine: EngineParams) -> Callable[..., object]:
     if engine.backend == "local":
         return map_local
     try:

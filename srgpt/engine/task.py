@@ -125,9 +125,17 @@ class Done:
     rejected: Counter[str]
 
 
+class Runs(Protocol):
+    """What is done with every task: picklable, and loaded once in each process."""
+
+    def run(self, order: Order, on_mark: Callable[[Mark], object]) -> Done:
+        """Do one task; ``on_mark`` hears of each item before it is worked on."""
+        ...
+
+
 @dataclass(frozen=True)
 class Job:
-    """What is done with every task: the transform, and the work folder and table that its rows go to."""
+    """What is done with every task of a table: the transform, and the work folder and table that its rows go to."""
 
     transform: Transform
     work: str
@@ -136,14 +144,15 @@ class Job:
     def run(self, order: Order, on_mark: Callable[[Mark], object]) -> Done:
         """Map one task and write its shard; ``on_mark`` hears of each item before it is worked on."""
         quarantined: list[Rejected] = []
-        mapped = self.transform(_taken(order, quarantined, on_mark))
+        mapped = self.transform(taken(order, quarantined, on_mark))
         rejected = [*mapped.rejected, *quarantined]
         if order.only is None:
             write_shard(self.work, order.task.name, self.table, mapped.rows, rejected, mapped.counts)
         return Done(order.task.size, Counter(r.reason for r in rejected))
 
 
-def _taken(order: Order, quarantined: list[Rejected], on_mark: Callable[[Mark], object]) -> Iterator[Any]:
+def taken(order: Order, quarantined: list[Rejected], on_mark: Callable[[Mark], object]) -> Iterator[Any]:
+    """Yield the items to work on, telling of each; those to go without are added to ``quarantined``."""
     index = -1
     for index, (item_id, item) in enumerate(order.task.items()):
         if order.only is not None and index not in order.only:

@@ -23,7 +23,7 @@ from multiprocessing.pool import ExceptionWithTraceback  # type: ignore[attr-def
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
-from srgpt.engine.task import Done, Job, Mark, Order, Task, counting
+from srgpt.engine.task import Done, Mark, Order, Runs, Task, counting
 from srgpt.errors import SrgptError
 
 MAX_DEATHS = 10
@@ -54,7 +54,7 @@ class Worker:
 
     def __init__(
         self,
-        job: Job,
+        job: Runs,
         environment: Mapping[str, str],
         *,
         on_items: Callable[[int], object] = lambda _: None,
@@ -193,7 +193,7 @@ def _serve(connection: Connection) -> None:
     os.environ.update(connection.recv())
     try:
         try:
-            job: Job = connection.recv()
+            job: Runs = connection.recv()
         except (ImportError, AttributeError) as error:
             connection.send(_portable(error))
             return
@@ -203,7 +203,7 @@ def _serve(connection: Connection) -> None:
         return
 
 
-def _outcome(job: Job, order: Order, connection: Connection) -> Done | ExceptionWithTraceback:
+def _outcome(job: Runs, order: Order, connection: Connection) -> Done | ExceptionWithTraceback:
     try:
         return job.run(order, connection.send)
     except Exception as error:

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from srgpt.errors import InputError
-from srgpt.params import IngestParams
+from srgpt.params import EngineParams, IngestParams
 from srgpt.records import Rejected, Scene
 from srgpt.sources.base import Loaded
 from srgpt.sources.listing import PICTURES, Tree, is_picture, is_storable, is_unread, scene_id, shown, unread
@@ -73,7 +73,9 @@ class FolderSource:
     table is broken.
     """
 
-    def __init__(self, params: IngestParams, dataset: str, url: str) -> None:
+    def __init__(
+        self, params: IngestParams, dataset: str, url: str, engine: EngineParams | None = None
+    ) -> None:
         self.params = params
         self.dataset = dataset
         self.tree = Tree(url)
@@ -97,6 +99,7 @@ class FolderSource:
             max_distance=params.duplicates.max_distance,
             total=len(candidates),
             description=f"look at {dataset}",
+            engine=engine,
         )
         self._statistics = {
             "pictures": len(pictures) + len(others),
@@ -133,11 +136,12 @@ class FolderSource:
         known = known or Provenance()
         licence = known.licence or self.params.folder.licence
         item = FolderItem(path, size, scene_id(path), known.url or path, licence)
-        return item, partial(self._look, item)
+        return item, partial(_look, self.tree, item, self.params.max_pixels)
 
-    def _look(self, item: FolderItem) -> tuple[str, Callable[[], Image.Image]]:
-        data = self.tree.read(item.path, size=item.size)
-        return digest(data), partial(look_at, data, item.path, max_pixels=self.params.max_pixels)
+
+def _look(tree: Tree, item: FolderItem, max_pixels: int) -> tuple[str, Callable[[], Image.Image]]:
+    data = tree.read(item.path, size=item.size)
+    return digest(data), partial(look_at, data, item.path, max_pixels=max_pixels)
 
 
 def picture_scene(picture: Picture, dataset: str, identifier: str, uri: str, licence: str) -> Scene:

@@ -25,7 +25,7 @@ from typing import Any
 from PIL import Image
 
 from srgpt.errors import InputError
-from srgpt.params import IngestParams
+from srgpt.params import EngineParams, IngestParams
 from srgpt.records import Region, Rejected, Scene, encode_png
 from srgpt.sources.base import Loaded
 from srgpt.sources.coco import CocoImage, read_coco, regions_of
@@ -96,7 +96,9 @@ class RgbdSource:
     Raises :class:`InputError` where there are none, or where the annotations are not COCO's JSON.
     """
 
-    def __init__(self, params: IngestParams, dataset: str, url: str) -> None:
+    def __init__(
+        self, params: IngestParams, dataset: str, url: str, engine: EngineParams | None = None
+    ) -> None:
         self.params = params
         self.dataset = dataset
         self.tree = Tree(url)
@@ -116,6 +118,7 @@ class RgbdSource:
             max_distance=params.duplicates.max_distance,
             total=len(candidates),
             description=f"look at {dataset}",
+            engine=engine,
         )
 
     def shards(self) -> Sequence[RgbdWork]:
@@ -157,7 +160,7 @@ class RgbdSource:
         for name, paths in self._images.items():
             try:
                 item = self._item(name, paths)
-                found.append((item, partial(self._look, item)))
+                found.append((item, partial(_look, self.tree, self.dataset, self.params, item)))
             except UnusableError as error:
                 found.append(Rejected(scene_id(name), error.reason, error.detail))
         others = _under(self._files, self.params.rgbd.images, is_unread)
@@ -203,14 +206,18 @@ class RgbdSource:
             path = posixpath.dirname(path)
         return None
 
-    def _look(self, item: RgbdItem) -> tuple[str, Callable[[], Image.Image]]:
-        files = Files.read(self.tree, item)
-        return files.sha256(), partial(self._check, files, item)
 
-    def _check(self, files: Files, item: RgbdItem) -> Image.Image:
-        """Fail as loading will, so that a scene that is set aside displaces none that looks the same."""
-        build_scene(files, item, self.dataset, self.params.model_copy(update={"max_side": None}))
-        return look_at(files.image, item.image, max_pixels=self.params.max_pixels)
+def _look(
+    tree: Tree, dataset: str, params: IngestParams, item: RgbdItem
+) -> tuple[str, Callable[[], Image.Image]]:
+    files = Files.read(tree, item)
+    return files.sha256(), partial(_check, files, item, dataset, params)
+
+
+def _check(files: Files, item: RgbdItem, dataset: str, params: IngestParams) -> Image.Image:
+    """Fail as loading will, so that a scene that is set aside displaces none that looks the same."""
+    build_scene(files, item, dataset, params.model_copy(update={"max_side": None}))
+    return look_at(files.image, item.image, max_pixels=params.max_pixels)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def run(params: Params, *, source: str | None, out: str, dataset: str) -> Manife
     """
     check_dataset(dataset)
     url = params.ingest.url if source is None else source
-    origin = open_source(params.ingest, params.seed, dataset, url)
+    origin = open_source(params.ingest, params.seed, dataset, url, params.engine)
     writer = TableWriter(
         out, "scenes", stage="ingest", dataset=dataset, params=origin.identity(),
         reads=[] if url is None else [url],

@@ -212,7 +212,7 @@ class DeadlySource(Omni3dSource):
 
 def test_a_picture_that_kills_its_decoder_is_set_aside_and_counted(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        ingest, "open_source", lambda params, seed, name, url: DeadlySource(params, name, url)
+        ingest, "open_source", lambda params, seed, name, url, engine: DeadlySource(params, name, url)
     )
     params = build({"ingest": {"source": "omni3d"}, "engine": {"workers": 0}})
     manifest = ingest.run(
