@@ -347,9 +347,14 @@ def _descendants(root: int) -> set[_Process]:
 
 def _is_service(pid: int) -> bool:
     try:
-        return f"{_SERVICE}=1".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        for _ in range(10):
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if environment:
+                return f"{_SERVICE}=1".encode() in environment.split(b"\0")
+            time.sleep(0.005)  # empty for a moment while one program replaces another in the process
     except OSError:
-        return False
+        pass
+    return False
 
 
 def _still_there(family: set[_Process]) -> set[_Process]:

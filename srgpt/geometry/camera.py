@@ -6,6 +6,7 @@ Camera frame: OpenCV (x right, y down, z forward). Canonical frame: the camera f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,6 +32,17 @@ def intrinsics_matrix(intrinsics: Sequence[float]) -> Floats:
         )
     fx, fy, cx, cy = values
     return np.array([[fx, 0.0, cx], [0.0, fy, cy], [0.0, 0.0, 1.0]])
+
+
+def focal_of(fov_degrees: float, width: int) -> float:
+    """Return the focal length in pixels of a horizontal field of view in degrees."""
+    return 0.5 * width / math.tan(math.radians(fov_degrees) / 2)
+
+
+def intrinsics_of(fov_degrees: float, width: int, height: int) -> Intrinsics:
+    """Return (fx, fy, cx, cy) of square pixels, the picture's centre, and a horizontal field of view."""
+    focal = focal_of(fov_degrees, width)
+    return (focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
 def canonical_rotation(gravity: ArrayLike) -> Floats:

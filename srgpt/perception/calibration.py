@@ -12,9 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from srgpt.geometry.camera import Intrinsics, unproject_pixels
+from srgpt.geometry.camera import unproject_pixels
 from srgpt.params import CalibrationParams
-from srgpt.perception.depth import focal_of
 
 Floats = NDArray[np.float64]
 
@@ -26,12 +25,6 @@ MIN_POINTS = 50
 
 MAX_POINTS = 5000
 """More points are thinned evenly."""
-
-
-def intrinsics_of(fov_degrees: float, width: int, height: int) -> Intrinsics:
-    """Return (fx, fy, cx, cy) of square pixels, the picture's centre, and a horizontal field of view."""
-    focal = focal_of(fov_degrees, width)
-    return (focal, focal, (width - 1) / 2, (height - 1) / 2)
 
 
 def ground_points(

@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgpt.errors import InputError
+from srgpt.geometry.camera import intrinsics_of
 from srgpt.params import PerceiveParams
-from srgpt.perception.calibration import RANSAC, gravity_from_ground, ground_points, intrinsics_of
+from srgpt.perception.calibration import RANSAC, gravity_from_ground, ground_points
 from srgpt.perception.depth import encode_relative, load_field_of_view, load_metric, load_relative
 from srgpt.perception.detection import load_detector, select
 from srgpt.perception.filtering import load_filter

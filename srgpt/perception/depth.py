@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgpt.errors import InputError
+from srgpt.geometry.camera import focal_of
 from srgpt.params import CalibrationParams, MetricDepthParams, RelativeDepthParams
 from srgpt.perception.roles import DepthEstimate, DepthEstimator
 from srgpt.perception.weights import Loaded, load
@@ -121,11 +122,6 @@ def _resized(maps: Tensor, size: tuple[int, int], mode: str = "bicubic") -> list
 def fov_of(focal: float, width: int) -> float:
     """Return the horizontal field of view in degrees between a picture's outer edges, focal length in pixels."""
     return math.degrees(2 * math.atan(0.5 * width / focal))
-
-
-def focal_of(fov_degrees: float, width: int) -> float:
-    """Return the focal length in pixels of a horizontal field of view in degrees."""
-    return 0.5 * width / math.tan(math.radians(fov_degrees) / 2)
 
 
 def encode_relative(inverse: NDArray[np.floating[Any]]) -> bytes:

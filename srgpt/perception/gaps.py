@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from srgpt.errors import InputError
+from srgpt.geometry.camera import intrinsics_of
 from srgpt.params import PerceiveParams
-from srgpt.perception.calibration import intrinsics_of
 from srgpt.records import Region, Scene, encode_rle
 
 LEVEL = "level"

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from srgpt.geometry.camera import unproject
+from srgpt.geometry.camera import intrinsics_of, unproject
 from srgpt.params import CalibrationParams, IngestParams
-from srgpt.perception.calibration import MIN_POINTS, gravity_from_ground, ground_points, intrinsics_of
+from srgpt.perception.calibration import MIN_POINTS, gravity_from_ground, ground_points
 from srgpt.perception.depth import fov_of
 from srgpt.sources.procedural import ProceduralSource
 
