@@ -183,7 +183,7 @@ def matching(relation: str, a: Subject, others: Sequence[Subject], params: AskPa
     """Return which others stand to ``a`` in a relation, as indices; None where that is unclear for any."""
     if not all(is_clear(f"{relation}_predicate", o, a, params) for o in others):
         return None
-    return [k for k, o in enumerate(others) if facts.RELATIONS[relation](o.box, a.box)]
+    return _standing(relation, a.box, [o.box for o in others])
 
 
 def _counting(category: str) -> Callable[[_Scene], Iterator[Proposal]]:
@@ -266,8 +266,7 @@ def _fit_through(scene: _Scene) -> Iterator[Proposal]:
 
 def _path_choice(scene: _Scene) -> Iterator[Proposal]:
     for a, b, c, d in scene.groups([4]):
-        ground = facts.horizontal_distance
-        ways = [ground(a.box, via.box) + ground(via.box, b.box) for via in (c, d)]
+        ways = _ways((a.box, b.box, c.box, d.box))
         legs = [(a, c), (c, b), (a, d), (d, b)]
         deviation = math.hypot(*(facts.length_sigma(x, y, "horizontal_distance_data") for x, y in legs))
         apart = ways[1] - ways[0]
@@ -408,10 +407,10 @@ def _standing(relation: str, first: Box, others: Sequence[Box]) -> list[int]:
     return [k for k, other in enumerate(others) if facts.RELATIONS[relation](other, first)]
 
 
-def _shorter_way(boxes: Sequence[Box]) -> float:
+def _ways(boxes: Sequence[Box]) -> list[float]:
+    """Return how long the ways over the ground are from the first box to the second, past each of the others."""
     a, b, *vias = boxes
-    ways = [facts.horizontal_distance(a, via) + facts.horizontal_distance(via, b) for via in vias]
-    return 2.0 + int(np.argmin(ways))
+    return [facts.horizontal_distance(a, via) + facts.horizontal_distance(via, b) for via in vias]
 
 
 def _tallest_left(boxes: Sequence[Box]) -> float:
@@ -428,7 +427,7 @@ _SEVERAL: dict[str, Callable[[Sequence[Box]], float | None]] = {
     "camera_distance_data": lambda boxes: camera_distance(boxes[0]),
     "reach": lambda boxes: None,
     "fit_through": lambda boxes: float(gap(boxes[1], boxes[2], (0,)) > facts.width(boxes[0])),
-    "path_choice": _shorter_way,
+    "path_choice": lambda boxes: 2.0 + int(np.argmin(_ways(boxes))),
     "closest_to": lambda boxes: 1.0 + int(np.argmin([facts.distance(boxes[0], o) for o in boxes[1:]])),
     "filtered_tallest": _tallest_left,
     "ordering": _near_to_far,
