@@ -6,7 +6,7 @@ whatever its samples are: sharded training would otherwise wait for ever.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,16 +22,18 @@ from srgpt.model.prompts import Inputs
 class Collator:
     """Packs samples and stacks them; picks the inputs of every sample by its (seed, epoch, index)."""
 
-    def __init__(self, packer: Packer, *, seed: int, rgb_share: float, blind_share: float) -> None:
+    def __init__(self, packer: Packer, *, seed: int, shares: Mapping[Inputs, float]) -> None:
         self.packer = packer
-        self.seed, self.rgb_share, self.blind_share = seed, rgb_share, blind_share
+        self.seed, self.shares = seed, dict(shares)
 
     def inputs_of(self, sample: Sample) -> Inputs:
-        """Return what the model gets to see of a sample: everything, no depth, or nothing but the text."""
+        """Return what the model gets to see of a sample, drawn by ``shares``; the rest is shown everything."""
         draw = np.random.default_rng([self.seed, 1, sample.epoch, sample.index]).random()
-        if draw < self.blind_share:
-            return "blind"
-        return "rgb" if draw < self.blind_share + self.rgb_share or sample.picture.depth is None else "rgbd"
+        for inputs, share in self.shares.items():
+            if draw < share:
+                return inputs
+            draw -= share
+        return "rgbd" if sample.picture.has_depth else "rgb"
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """Return the model's inputs, with ``labels``, ``loss_weights`` and a block attention mask."""
@@ -68,7 +70,7 @@ class Collator:
     def _blank(self) -> Picture:
         size = self.packer.processor.image_size
         full = np.full((1, size, size), 255, np.uint8)
-        return Picture(np.zeros((size, size, 3), np.uint8), None, full, (0,))
+        return Picture(np.zeros((size, size, 3), np.uint8), full, (0,))
 
 
 def _stack(rows: Sequence[Sequence[Any]], fill: Any, dtype: Any = np.int64) -> np.ndarray[Any, Any]:

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgpt.errors import InputError
-from srgpt.model.processing import SrgptProcessor, mention_indices
+from srgpt.model.processing import SrgptProcessor, box_shares, mention_indices
 from srgpt.model.prompts import Inputs
-from srgpt.records import Conversation
+from srgpt.records import Conversation, Turn
 
 IGNORE = -100
 """Label of tokens that are not learnt."""
@@ -72,11 +72,11 @@ class Packer:
         _append(row, prefix, [IGNORE] * len(prefix), [0.0] * len(prefix), start=0, segment=0)
         index_of = {r.id: k for k, r in enumerate(conversation.regions)}
         for segment, turn in enumerate(conversation.turns, start=1):
-            question = self._question(turn.question, len(turn.regions), inputs)
+            question = self._question(conversation, turn, inputs)
             answer, weights = self._answer(turn.answer)
             if len(row.ids) + len(question) + len(answer) > self.max_length:
                 break
-            if inputs != "blind":
+            if inputs in ("rgbd", "rgb"):
                 row.regions.extend(mention_indices(turn.question, turn.regions, index_of))
             _append(
                 row,
@@ -93,10 +93,13 @@ class Packer:
             )
         return row
 
-    def _question(self, text: str, regions: int, inputs: Inputs) -> list[int]:
-        key = text, regions, inputs
+    def _question(self, conversation: Conversation, turn: Turn, inputs: Inputs) -> list[int]:
+        if inputs == "boxes":
+            boxes = box_shares(conversation, turn.regions)
+            return self.processor.turn_ids(turn.question, len(turn.regions), inputs, boxes)
+        key = turn.question, len(turn.regions), inputs
         if key not in self._questions:
-            self._questions[key] = self.processor.turn_ids(text, regions, inputs)
+            self._questions[key] = self.processor.turn_ids(*key)
         return self._questions[key]
 
     def _answer(self, text: str) -> tuple[list[int], list[float]]:

@@ -24,6 +24,7 @@ PIXEL_INPUTS = (
     "depth_values",
     "region_masks",
     "region_images",
+    "region_points",
     "image_index",
     "mask_index",
     "depth_index",
@@ -48,7 +49,9 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         vision, text = config.vision_config, config.text_config
         self.vision_tower = AutoModel.from_config(vision)
-        self.region_extractor = RegionExtractor(vision.hidden_size, text.hidden_size, config.mask_pooling)
+        self.region_extractor = RegionExtractor(
+            vision.hidden_size, text.hidden_size, config.mask_pooling, config.depth, config.point_channels
+        )
         self.mm_projector = Connector(vision.hidden_size, text.hidden_size)
         self.llm = AutoModelForCausalLM.from_config(text)
         self.post_init()
@@ -83,12 +86,14 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         depth_values: Tensor | None,
         region_masks: Tensor,
         region_images: Tensor,
+        region_points: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Encode images and their regions.
 
         ``pixel_values`` and ``depth_values`` (I, 3, H, W) normalised; ``region_masks`` (R, h, w) in 0..1 at
-        any resolution; ``region_images`` (R,) says whose image each mask is over. Returns the image tokens
-        (I, T, D), the regions' embeddings (R, D), and their depth embeddings (R, D) or None without depth.
+        any resolution; ``region_images`` (R,) says whose image each mask is over; ``region_points`` (R, N, 3)
+        metres. Returns the image tokens (I, T, D), the regions' embeddings (R, D), and their depth embeddings
+        (R, D), or None where the depth that the model is made for is not given.
         """
         config, extractor = self.config, self.region_extractor
         tokens_ILC = tower_features(self.vision_tower, pixel_values, config.feature_layer, config.grid)
@@ -96,11 +101,13 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_tokens = self.mm_projector(lowres)
         pooled = extractor.pool(hires, region_masks, region_images, UPSAMPLING * config.grid)
         rgb_regions = extractor.rgb_projector(pooled)
-        if depth_values is None:
-            return image_tokens, rgb_regions, None
-        depth_ILC = tower_features(self.vision_tower, depth_values, config.feature_layer, config.grid)
-        depth_pooled = extractor.pool(depth_ILC, region_masks, region_images, config.grid)
-        return image_tokens, rgb_regions, extractor.depth_projector(depth_pooled)
+        if config.depth == "metric" and region_points is not None:
+            return image_tokens, rgb_regions, extractor.point_encoder(region_points)
+        if config.depth == "relative" and depth_values is not None:
+            depth_ILC = tower_features(self.vision_tower, depth_values, config.feature_layer, config.grid)
+            depth_pooled = extractor.pool(depth_ILC, region_masks, region_images, config.grid)
+            return image_tokens, rgb_regions, extractor.depth_projector(depth_pooled)
+        return image_tokens, rgb_regions, None
 
     def embed(
         self,
@@ -109,6 +116,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         depth_values: Tensor | None = None,
         region_masks: Tensor | None = None,
         region_images: Tensor | None = None,
+        region_points: Tensor | None = None,
         image_index: Tensor | None = None,
         mask_index: Tensor | None = None,
         depth_index: Tensor | None = None,
@@ -130,7 +138,9 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if region_masks is None or region_images is None:
             region_masks = pixel_values.new_zeros((0, *pixel_values.shape[2:]))
             region_images = input_ids.new_zeros(0)
-        image_tokens, rgb, depth = self.encode_images(pixel_values, depth_values, region_masks, region_images)
+        image_tokens, rgb, depth = self.encode_images(
+            pixel_values, depth_values, region_masks, region_images, region_points
+        )
         touched = image_tokens.sum() + rgb.sum() + (0 if depth is None else depth.sum())
         for token, features, index in (
             (config.image_token_id, image_tokens, image_index),
@@ -158,6 +168,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         depth_values: Tensor | None = None,
         region_masks: Tensor | None = None,
         region_images: Tensor | None = None,
+        region_points: Tensor | None = None,
         image_index: Tensor | None = None,
         mask_index: Tensor | None = None,
         depth_index: Tensor | None = None,
@@ -183,6 +194,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     depth_values,
                     region_masks,
                     region_images,
+                    region_points,
                     image_index,
                     mask_index,
                     depth_index,

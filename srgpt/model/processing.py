@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -14,8 +14,18 @@ from numpy.typing import NDArray
 from transformers import BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from srgpt.errors import InputError
-from srgpt.model.pixels import DepthEncoding, Picture, box_mask, make_picture, normalise, without_scale
-from srgpt.model.prompts import DEPTH, IMAGE, MASK, Inputs, PromptTemplate, region_mentions
+from srgpt.geometry.camera import Camera
+from srgpt.model.pixels import POINTS, DepthInput, Picture, box_mask, make_picture, normalise, without_scale
+from srgpt.model.prompts import (
+    DEPTH,
+    IMAGE,
+    MASK,
+    Box,
+    Inputs,
+    PromptTemplate,
+    region_marks,
+    region_mentions,
+)
 from srgpt.model.tokenizer import token_id
 from srgpt.records import Conversation, Scene, decode_rle
 
@@ -27,12 +37,13 @@ _SENTINEL = "\x00"
 class Question:
     """A question about a picture: ``<regionK>`` in ``text`` is the region with id ``regions[K]``.
 
-    The picture may be missing where the model is asked blind.
+    The picture may be missing where the model is asked blind; ``boxes`` are needed where it reads coordinates.
     """
 
     text: str
     regions: tuple[int, ...] = ()
     picture: Picture | None = None
+    boxes: tuple[Box, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -57,17 +68,17 @@ class SrgptProcessor:
         *,
         image_size: int,
         image_tokens: int,
-        depth_encoding: DepthEncoding = "relative",
+        depth: DepthInput = "relative",
         template: PromptTemplate | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_size = image_size
-        self.depth_encoding: DepthEncoding = depth_encoding
+        self.depth: DepthInput = depth
         self.template = template or cut_template(tokenizer, image_tokens)
         self.image_id, self.mask_id, self.depth_id = (token_id(tokenizer, t) for t in (IMAGE, MASK, DEPTH))
         self._reserved = tuple(sorted({str(t) for t in tokenizer.all_special_tokens} | {IMAGE, MASK, DEPTH}))
         self._prefixes: dict[Inputs, list[int]] = {
-            inputs: self._tokenise(self.template.prefix(inputs)) for inputs in ("rgbd", "rgb", "blind")
+            inputs: self._tokenise(self.template.prefix(inputs)) for inputs in get_args(Inputs)
         }
 
     # Saving and loading -------------------------------------------------------------------------------------
@@ -78,7 +89,7 @@ class SrgptProcessor:
         config = {
             "processor_class": type(self).__name__,
             "image_size": self.image_size,
-            "depth_encoding": self.depth_encoding,
+            "depth": self.depth,
             "template": asdict(self.template),
             "token_ids": {"image": self.image_id, "mask": self.mask_id, "depth": self.depth_id},
             "bos_token_id": self.tokenizer.bos_token_id,
@@ -101,7 +112,7 @@ class SrgptProcessor:
             PreTrainedTokenizerFast.from_pretrained(str(folder)),
             image_size=config["image_size"],
             image_tokens=template.image_tokens,
-            depth_encoding=config["depth_encoding"],
+            depth=config["depth"],
             template=template,
         )
 
@@ -112,9 +123,10 @@ class SrgptProcessor:
         rgb: NDArray[np.uint8],
         depth: NDArray[np.floating[Any]] | None,
         masks: dict[int, NDArray[np.bool_]],
+        camera: Camera | None = None,
     ) -> Picture:
         """Prepare an image (H, W, 3), depth (H, W) in metres or None, and masks (H, W) by region id."""
-        return make_picture(rgb, depth, masks, size=self.image_size, encoding=self.depth_encoding)
+        return make_picture(rgb, depth, masks, size=self.image_size, form=self.depth, camera=camera)
 
     def picture_of(self, scene: Scene, conversation: Conversation) -> Picture:
         """Prepare the picture that a conversation asks about; a region without a mask is its box.
@@ -128,26 +140,33 @@ class SrgptProcessor:
         depth: NDArray[np.floating[Any]] | None = None
         if scene.depth is not None:
             depth = scene.depth_metres()
-        elif scene.relative_depth is not None and self.depth_encoding == "relative":
+        elif scene.relative_depth is not None and self.depth == "relative":
             depth = without_scale(scene.relative_depth)
-        return self.picture(scene.rgb(), depth, masks)
+        camera = Camera.of(scene.width, scene.height, scene.intrinsics, scene.gravity)
+        return self.picture(scene.rgb(), depth, masks, camera)
 
     def pixel_inputs(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
-        """Stack pictures: ``pixel_values`` and ``depth_values`` (I, 3, S, S), ``region_masks`` (R, S, S) in
-        0..1.
+        """Stack pictures: ``pixel_values`` (I, 3, S, S), ``region_masks`` (R, S, S) in 0..1, ``region_images`` (R,),
+        and what tells of depth: ``depth_values`` (I, 3, S, S) or ``region_points`` (R, POINTS, 3) metres.
 
-        A picture without depth gets a black depth image, which no ``<depth>`` token shows.
+        A picture without depth gets a black depth image, or points that are no readings; no ``<depth>`` token shows
+        either.
         """
-        dark = np.zeros((self.image_size, self.image_size), np.uint8)
         counts = [len(p.region_ids) for p in pictures]
-        return {
+        inputs = {
             "pixel_values": torch.from_numpy(normalise(np.stack([p.rgb for p in pictures]))),
-            "depth_values": torch.from_numpy(
-                normalise(np.stack([dark if p.depth is None else p.depth for p in pictures]))
-            ),
             "region_masks": torch.from_numpy(np.concatenate([p.masks for p in pictures])).float() / 255,
             "region_images": torch.repeat_interleave(torch.arange(len(pictures)), torch.tensor(counts)),
         }
+        if self.depth == "relative":
+            dark = np.zeros((self.image_size, self.image_size), np.uint8)
+            images = normalise(np.stack([dark if p.depth is None else p.depth for p in pictures]))
+            inputs["depth_values"] = torch.from_numpy(images)
+        if self.depth == "metric":
+            none = [np.zeros((count, POINTS, 3), np.float32) for count in counts]
+            points = [n if p.points is None else p.points for p, n in zip(pictures, none, strict=True)]
+            inputs["region_points"] = torch.from_numpy(np.concatenate(points))
+        return inputs
 
     # Text ---------------------------------------------------------------------------------------------------
 
@@ -155,9 +174,10 @@ class SrgptProcessor:
         """Return the token ids before the question."""
         return self._prefixes[inputs]
 
-    def turn_ids(self, question: str, regions: int, inputs: Inputs) -> list[int]:
+    def turn_ids(self, question: str, regions: int, inputs: Inputs, boxes: Sequence[Box] = ()) -> list[int]:
         """Return the token ids of a question with ``regions`` regions, up to where its answer begins."""
-        return self._tokenise(self.template.turn(question, regions, inputs, self._reserved))
+        marks = region_marks(inputs, regions, boxes)
+        return self._tokenise(self.template.turn(question, marks, self._reserved))
 
     def answer_ids(self, answer: str) -> list[int]:
         """Return the token ids of an answer, with its end token."""
@@ -165,7 +185,10 @@ class SrgptProcessor:
 
     def batch(self, questions: Sequence[Question], inputs: Inputs = "rgbd") -> BatchFeature:
         """Return left-padded inputs for ``generate``; every picture is encoded once for all its questions."""
-        rows = [[*self.prefix_ids(inputs), *self.turn_ids(q.text, len(q.regions), inputs)] for q in questions]
+        rows = [
+            [*self.prefix_ids(inputs), *self.turn_ids(q.text, len(q.regions), inputs, q.boxes)]
+            for q in questions
+        ]
         length = max(len(r) for r in rows)
         pad = self.tokenizer.pad_token_id
         ids = torch.tensor([[pad] * (length - len(r)) + r for r in rows])
@@ -175,8 +198,9 @@ class SrgptProcessor:
             pictures = list({id(q.picture): q.picture for q in questions}.values())
             data |= self.pixel_inputs([_needed(p) for p in pictures])
             data |= index_inputs(self.mentions(questions, inputs))
-            if inputs == "rgb":
-                del data["depth_values"]
+            if inputs != "rgbd":
+                data.pop("depth_values", None)
+                data.pop("region_points", None)
         return BatchFeature(data)
 
     def mentions(self, questions: Sequence[Question], inputs: Inputs) -> Mentions:
@@ -192,6 +216,8 @@ class SrgptProcessor:
                 offsets[id(picture)] = {region: total + k for k, region in enumerate(picture.region_ids)}
                 total += len(picture.region_ids)
             result.images.append(numbers[id(picture)])
+            if inputs == "boxes":
+                continue
             chosen = mention_indices(question.text, question.regions, offsets[id(picture)])
             result.masks.extend(chosen)
             if inputs == "rgbd":
@@ -213,6 +239,16 @@ def mention_indices(text: str, regions: Sequence[int], index_of: dict[int, int])
     if missing:
         raise InputError(f"question {text!r}: region(s) {missing} are not among {list(index_of)}")
     return [index_of[regions[k]] for k in region_mentions(text)]
+
+
+def box_shares(conversation: Conversation, regions: Sequence[int]) -> tuple[Box, ...]:
+    """Return the boxes of regions, by id, as shares of the picture's sides."""
+    boxes = {r.id: r.bbox for r in conversation.regions}
+    width, height = conversation.width, conversation.height
+    return tuple(
+        (x1 / width, y1 / height, x2 / width, y2 / height)
+        for x1, y1, x2, y2 in map(boxes.get, regions)  # type: ignore[misc]
+    )
 
 
 def index_inputs(mentions: Mentions) -> dict[str, torch.Tensor]:

@@ -44,7 +44,7 @@ def run(params: Params, *, source: str, model: str, out: str) -> dict[str, Any]:
         predictor = Predictor.load(
             folder, batch_size=params.evaluate.batch_size, max_new_tokens=params.evaluate.max_new_tokens
         )
-        variants = variants_of(scenes, relative=predictor.processor.depth_encoding == "relative")
+        variants = variants_of(scenes, relative=predictor.processor.depth == "relative")
         if variants.note:
             log.warning("%s: %s", manifest.dataset, variants.note)
         trained = _trained_lineage(folder)

@@ -67,7 +67,7 @@ def chosen_params(params: Params) -> dict[str, Any]:
     for part in ("vision", "text"):
         sizes = getattr(train.model, part).model_dump(mode="json")
         flat |= {f"{part}.{k}": v for k, v in sizes.items()}
-    flat["depth_encoding"] = train.model.depth_encoding
+    flat["depth"] = train.model.depth
     return {**flat, "seed": params.seed, "profile": params.profile}
 
 

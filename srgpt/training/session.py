@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from srgpt.dataset.sampler import PermutationSampler
 from srgpt.model.build import build_model, build_processor
 from srgpt.model.modeling import SrgptForConditionalGeneration
 from srgpt.model.processing import SrgptProcessor
+from srgpt.model.prompts import Inputs
 from srgpt.model.tokenizer import load_tokenizer, train_tokenizer
 from srgpt.params import Params, TrainParams
 from srgpt.progress import progress_bar
@@ -87,20 +88,23 @@ class Session:
             )
         self._save(engine, outcome)
 
-    def _collator(self, rgb_share: float, blind_share: float) -> Collator:
+    def _collator(self, shares: Mapping[Inputs, float]) -> Collator:
         packer = Packer(
             self.processor, key_weight=self.recipe.key_weight, max_length=self.recipe.model.text.max_length
         )
-        return Collator(packer, seed=self.params.seed, rgb_share=rgb_share, blind_share=blind_share)
+        return Collator(packer, seed=self.params.seed, shares=shares)
 
     def _first_batch(self) -> Batch:
         """Return the dataset's first pictures, complete: the same on every rank."""
         rows = range(min(INITIAL_IMAGES, self.dataset.shard_rows[0]))
-        return self._collator(0.0, 0.0)([self.dataset[(0, row)] for row in rows])
+        return self._collator({})([self.dataset[(0, row)] for row in rows])
 
     def batches(self) -> Iterator[Batch]:
         """Yield this rank's batches from where the sampler stands, without end."""
-        collator = self._collator(self.recipe.rgb_share, self.recipe.blind_share)
+        recipe = self.recipe
+        collator = self._collator(
+            {"blind": recipe.blind_share, "boxes": recipe.boxes_share, "rgb": recipe.rgb_share}
+        )
         workers = self.recipe.data_workers
         loader: DataLoader[Any] = DataLoader(
             self.dataset,  # type: ignore[arg-type]

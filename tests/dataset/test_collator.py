@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from srgpt.model.modeling import PIXEL_INPUTS
 from tests.dataset.test_packing import TURNS, collator, sample
 from tests.model.tiny import make_tiny
 
@@ -48,11 +49,9 @@ def test_regions_of_a_batch_are_their_own():
     model, processor = make_tiny()
     samples = [sample(processor, index=0), sample(processor, TURNS[:1], index=1)]
     one = collator(processor)
-    keys = ("pixel_values", "depth_values", "region_masks", "region_images")
-    keys = (*keys, "image_index", "mask_index", "depth_index")
 
     def features(batch):
-        embeds = model.embed(batch["input_ids"], **{k: batch[k] for k in keys})
+        embeds = model.embed(batch["input_ids"], **{k: batch[k] for k in PIXEL_INPUTS if k in batch})
         placed = torch.isin(batch["input_ids"], torch.tensor([3, 4, 5]))
         return embeds[placed]
 

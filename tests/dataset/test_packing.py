@@ -8,7 +8,7 @@ from srgpt.dataset.collator import Collator
 from srgpt.dataset.packing import IGNORE, PADDING, Packer, block_mask
 from srgpt.dataset.reading import Sample
 from srgpt.errors import InputError
-from srgpt.model.processing import Question
+from srgpt.model.processing import Question, box_shares
 from srgpt.records import AskedRegion, Conversation, Turn
 from tests.model.tiny import make_tiny
 
@@ -30,8 +30,8 @@ def sample(processor, turns=TURNS, index=0, depth=True):
     return Sample(0, index, picture, talk)
 
 
-def collator(processor, key_weight=1.0, rgb=0.0, blind=0.0):
-    return Collator(Packer(processor, key_weight=key_weight), seed=1, rgb_share=rgb, blind_share=blind)
+def collator(processor, **shares):
+    return Collator(Packer(processor), seed=1, shares=shares)
 
 
 def test_block_mask_by_hand():
@@ -82,11 +82,10 @@ def test_row_by_hand():
     assert row.regions == [1, 0, 2, 0, 2]
 
 
-@pytest.mark.parametrize("inputs", ["rgbd", "rgb", "blind"])
+@pytest.mark.parametrize("inputs", ["rgbd", "rgb", "boxes", "blind"])
 def test_packed_turns_equal_turns_alone(inputs):
     model, processor = make_tiny()
-    shares = {"rgbd": (0, 0), "rgb": (1, 0), "blind": (0, 1)}[inputs]
-    one = collator(processor, rgb=shares[0], blind=shares[1])
+    one = collator(processor, **{inputs: 1.0})
     whole = one([sample(processor)])
     packed = model(**whole)
     alone = [model(**one([sample(processor, (turn,))])) for turn in TURNS]
@@ -96,16 +95,16 @@ def test_packed_turns_equal_turns_alone(inputs):
     assert packed.loss.item() == pytest.approx(mean, rel=1e-5)
 
 
-@pytest.mark.parametrize("inputs", ["rgbd", "rgb", "blind"])
+@pytest.mark.parametrize("inputs", ["rgbd", "rgb", "boxes", "blind"])
 def test_training_sees_what_inference_sees(inputs):
     model, processor = make_tiny()
-    shares = {"rgbd": (0, 0), "rgb": (1, 0), "blind": (0, 1)}[inputs]
     one = sample(processor)
-    batch = collator(processor, rgb=shares[0], blind=shares[1])([one])
+    batch = collator(processor, **{inputs: 1.0})([one])
     logits = model(**batch).logits
     first = 0
     for turn in TURNS:
-        prompt = processor.batch([Question(turn.question, turn.regions, one.picture)], inputs)
+        boxes = box_shares(one.conversation, turn.regions)
+        prompt = processor.batch([Question(turn.question, turn.regions, one.picture, boxes)], inputs)
         torch.testing.assert_close(model(**prompt).logits[0, -1], logits[first], rtol=1e-4, atol=1e-5)
         first += len(processor.answer_ids(turn.answer))
 

@@ -114,7 +114,7 @@ def write_checkpoint(folder: Path, steps: int = 0) -> Path:
     model, processor = make_tiny(params=MODEL)
     if steps:
         dataset = ConversationDataset(benchmark(), input_url(benchmark(), "perceived"), processor)
-        collator = Collator(Packer(processor), seed=0, rgb_share=0, blind_share=0)
+        collator = Collator(Packer(processor), seed=0, shares={})
         batch = collator([dataset[s, r] for s, rows in enumerate(dataset.shard_rows) for r in range(rows)])
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         for _ in range(steps):

@@ -180,7 +180,7 @@ def test_checkpoint_round_trip(tmp_path):
     for name, value in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
     assert vars(again.template) == vars(processor.template)
-    assert again.depth_encoding == processor.depth_encoding
+    assert again.depth == processor.depth
     ours, theirs = processor.batch(questions(processor)), again.batch(questions(again))
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
     assert loaded.config.grid == model.config.grid == 4
