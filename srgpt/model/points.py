@@ -1,7 +1,7 @@
 """Metric geometry: from the points of a region's surface, in metres, to its depth embedding.
 
     points (R, N, 3) --logarithms, waves--> (R, N, F) --MLP for each point--> (R, N, C) --max, mean over points--.
-                  `-- least, largest, mean coordinates (R, 18) --waves---------------------------------------> MLP --> (R, D)
+                  `-- least, largest, mean coordinates (R, 18) --waves-----------------------------> MLP --> (R, D)
 
 A set of points is read as PointNet does (Qi et al., CVPR 2017): every point alone, then what is largest over all.
 Coordinates go in twice, from the camera and from the region's centre, on a signed logarithmic scale, since an error

@@ -246,8 +246,7 @@ def box_shares(conversation: Conversation, regions: Sequence[int]) -> tuple[Box,
     boxes = {r.id: r.bbox for r in conversation.regions}
     width, height = conversation.width, conversation.height
     return tuple(
-        (x1 / width, y1 / height, x2 / width, y2 / height)
-        for x1, y1, x2, y2 in map(boxes.get, regions)  # type: ignore[misc]
+        (x1 / width, y1 / height, x2 / width, y2 / height) for x1, y1, x2, y2 in (boxes[r] for r in regions)
     )
 
 

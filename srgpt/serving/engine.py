@@ -72,7 +72,7 @@ class Engine:
         self._connector = bundle.session("connector.onnx")
         self._region = bundle.session("region.onnx")
         depth_graph = {"relative": "depth_region.onnx", "metric": "points.onnx"}.get(self.preprocessor.form)
-        self._depth_region = depth_graph and bundle.session(depth_graph)
+        self._depth_region = None if depth_graph is None else bundle.session(depth_graph)
         self._ids: dict[str, int] = bundle.model["processor"]["token_ids"]
         self._tokenizer = bundle.tokenizer()
         self._tokenizer.no_padding()

@@ -94,15 +94,11 @@ def test_a_missing_field_is_named(field: str) -> None:
         decode_request(fields)
 
 
+WORDS = ("box", "rle", "size", "counts", "point", "scribble", "intrinsics", "gravity")
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=5)
-        | st.dictionaries(
-            st.sampled_from(["box", "rle", "size", "counts", "point", "scribble", "intrinsics", "gravity"]),
-            inner,
-        )
-    ),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(WORDS), inner),
     max_leaves=12,
 )
 
