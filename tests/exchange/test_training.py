@@ -71,8 +71,8 @@ def test_regions_and_relative_depth_reach_the_model(osd: str) -> None:
 def test_a_model_that_sees_metres_is_not_shown_relative_depth(osd: str) -> None:
     _, processor = make_tiny()
     assert ConversationDataset(osd, storage.scenes_of(osd), processor)[0, 0].picture.has_depth is False
-    assert variants_of(storage.scenes_of(osd)).main == "rgb"
-    assert variants_of(storage.scenes_of(osd), relative=True).main == "rgbd"
+    assert variants_of(storage.scenes_of(osd), "metric").main == "rgb"
+    assert variants_of(storage.scenes_of(osd), "relative").main == "rgbd"
 
 
 def test_conversations_without_regions_are_learnt_and_asked(llava: str) -> None:
