@@ -132,7 +132,7 @@ def test_inputs_leave_out_what_they_say():
     model, processor = make_tiny()
     asked = questions(processor)
     rgb, blind = processor.batch(asked, "rgb"), processor.batch(asked, "blind")
-    assert "depth_values" not in rgb
+    assert "region_points" not in rgb
     assert not (rgb["input_ids"] == processor.depth_id).any()
     assert set(blind) == {"input_ids", "attention_mask"}
     assert not torch.isin(blind["input_ids"], torch.tensor([3, 4, 5])).any()
@@ -143,14 +143,25 @@ def test_inputs_leave_out_what_they_say():
     assert model(**blind).logits.isfinite().all()
 
 
-def test_depth_reaches_the_answer_through_depth_tokens_only():
-    model, processor = make_tiny()
+@pytest.mark.parametrize(("form", "name"), [("relative", "depth_values"), ("metric", "region_points")])
+def test_depth_reaches_the_answer_through_depth_tokens_only(form, name):
+    model, processor = make_tiny(params=TINY.model_copy(update={"depth": form}))
     batch = processor.batch(questions(processor)[:1])
-    other = {**batch, "depth_values": torch.randn_like(batch["depth_values"])}
+    other = {**batch, name: torch.randn_like(batch[name])}
     assert not torch.allclose(model(**batch).logits[:, -1], model(**other).logits[:, -1])
     rgb = processor.batch(questions(processor)[:1], "rgb")
-    with_depth = model(**rgb, depth_values=batch["depth_values"]).logits
+    assert name not in rgb
+    with_depth = model(**rgb, **{name: batch[name]}).logits
     torch.testing.assert_close(with_depth, model(**rgb).logits)
+
+
+def test_a_model_without_depth_is_asked_without():
+    model, processor = make_tiny(params=TINY.model_copy(update={"depth": "none"}))
+    asked = questions(processor)
+    assert not any(q.picture.has_depth for q in asked)
+    assert model(**processor.batch(asked, "rgb")).logits.isfinite().all()
+    with pytest.raises(InputError, match="placeholder"):
+        model(**processor.batch(asked, "rgbd"))
 
 
 @pytest.mark.parametrize("name", ["mask_index", "depth_index", "image_index"])
@@ -218,7 +229,7 @@ def test_positions_from_scratch_are_fixed_sine_cosine():
 
 
 def test_towers_export_with_dynamic_images_and_regions():
-    model, processor = make_tiny()
+    model, processor = make_tiny(params=TINY.model_copy(update={"depth": "relative"}))
     batch = processor.batch(questions(processor))
     names = ("pixel_values", "depth_values", "region_masks", "region_images")
 
