@@ -1,7 +1,7 @@
 """Metric geometry: from the points of a region's surface, in metres, to its depth embedding.
 
     points (R, N, 3) --logarithms, waves--> (R, N, F) --MLP for each point--> (R, N, C) --max, mean over points--.
-                  `-- least, largest, mean coordinates (R, 18) --waves-----------------------------> MLP --> (R, D)
+                  `-- least, largest, mean coordinates, extents (R, 21) --waves--------------------> MLP --> (R, D)
 
 A set of points is read as PointNet does (Qi et al., CVPR 2017): every point alone, then what is largest over all.
 Coordinates go in twice, from the camera and from the region's centre, on a signed logarithmic scale, since an error
@@ -37,7 +37,7 @@ class PointEncoder(nn.Module):
             nn.Linear(channels, channels),
         )
         self.region_mlp = nn.Sequential(
-            nn.Linear(2 * channels + 3 * _COORDINATES * (1 + 2 * WAVES), 2 * channels),
+            nn.Linear(2 * channels + (3 * _COORDINATES + 3) * (1 + 2 * WAVES), 2 * channels),
             nn.GELU(),
             nn.Linear(2 * channels, hidden),
         )
@@ -51,7 +51,8 @@ class PointEncoder(nn.Module):
         scaled = logarithmic(torch.cat([points, local], dim=-1))
         dtype = self.unknown.dtype
         features = self.point_mlp(waves(scaled).to(dtype))
-        spread = torch.cat([scaled.amax(1), scaled.amin(1), scaled.mean(1)], dim=-1)
+        extents = logarithmic(points.amax(1) - points.amin(1))
+        spread = torch.cat([scaled.amax(1), scaled.amin(1), scaled.mean(1), extents], dim=-1)
         pooled = torch.cat([features.amax(1), features.mean(1), waves(spread).to(dtype)], dim=-1)
         return torch.where(known, self.region_mlp(pooled), self.unknown)
 

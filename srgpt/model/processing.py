@@ -33,6 +33,37 @@ FILE = "processor_config.json"
 _SENTINEL = "\x00"
 
 
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture as its source has it, before it is made ready for a model.
+
+    ``rgb`` (H, W, 3) uint8; ``masks`` (H, W) bool by region id; ``depth`` (H, W) metres, 0 = no reading, or None.
+    """
+
+    rgb: NDArray[np.uint8]
+    masks: dict[int, NDArray[np.bool_]]
+    depth: NDArray[np.floating[Any]] | None = None
+    camera: Camera | None = None
+
+    @classmethod
+    def of(cls, scene: Scene, conversation: Conversation, *, relative: bool = False) -> View:
+        """Return the picture that a conversation asks about; a region without a mask is its box.
+
+        Where the scene has no metric depth, relative depth takes its place for a model that sees no scale anyway.
+        """
+        masks = {
+            r.id: box_mask(r.bbox, scene.width, scene.height) if r.rle is None else decode_rle(r.rle)
+            for r in conversation.regions
+        }
+        depth: NDArray[np.floating[Any]] | None = None
+        if scene.depth is not None:
+            depth = scene.depth_metres()
+        elif scene.relative_depth is not None and relative:
+            depth = without_scale(scene.relative_depth)
+        camera = Camera.of(scene.width, scene.height, scene.intrinsics, scene.gravity)
+        return cls(scene.rgb(), masks, depth, camera)
+
+
 @dataclass(frozen=True)
 class Question:
     """A question about a picture: ``<regionK>`` in ``text`` is the region with id ``regions[K]``.
@@ -118,32 +149,19 @@ class SrgptProcessor:
 
     # Pixels -------------------------------------------------------------------------------------------------
 
-    def picture(
-        self,
-        rgb: NDArray[np.uint8],
-        depth: NDArray[np.floating[Any]] | None,
-        masks: dict[int, NDArray[np.bool_]],
-        camera: Camera | None = None,
-    ) -> Picture:
-        """Prepare an image (H, W, 3), depth (H, W) in metres or None, and masks (H, W) by region id."""
-        return make_picture(rgb, depth, masks, size=self.image_size, form=self.depth, camera=camera)
+    def picture(self, view: View) -> Picture:
+        """Prepare a picture; raises :class:`InputError` where its parts do not fit together."""
+        return make_picture(
+            view.rgb, view.depth, view.masks, size=self.image_size, form=self.depth, camera=view.camera
+        )
 
     def picture_of(self, scene: Scene, conversation: Conversation) -> Picture:
-        """Prepare the picture that a conversation asks about; a region without a mask is its box.
+        """Prepare the picture that a conversation asks about."""
+        return self.picture(self.view_of(scene, conversation))
 
-        Where the scene has no metric depth, relative depth takes its place in a model that sees no scale anyway.
-        """
-        masks = {
-            r.id: box_mask(r.bbox, scene.width, scene.height) if r.rle is None else decode_rle(r.rle)
-            for r in conversation.regions
-        }
-        depth: NDArray[np.floating[Any]] | None = None
-        if scene.depth is not None:
-            depth = scene.depth_metres()
-        elif scene.relative_depth is not None and self.depth == "relative":
-            depth = without_scale(scene.relative_depth)
-        camera = Camera.of(scene.width, scene.height, scene.intrinsics, scene.gravity)
-        return self.picture(scene.rgb(), depth, masks, camera)
+    def view_of(self, scene: Scene, conversation: Conversation) -> View:
+        """Return the picture that a conversation asks about, with the depth that this model can use."""
+        return View.of(scene, conversation, relative=self.depth == "relative")
 
     def pixel_inputs(self, pictures: Sequence[Picture]) -> dict[str, torch.Tensor]:
         """Stack pictures: ``pixel_values`` (I, 3, S, S), ``region_masks`` (R, S, S) in 0..1, ``region_images`` (R,),
