@@ -9,16 +9,18 @@ Attention gathers the row into blocks and scatters its result back:
     blocks       queries (T, Q): a a b b  keys (T, P + Q): p p p a a b b      by a mask
 
 A block has several short segments of one sample, up to about the prefix's length, so that neither padding nor copies
-of the prefix outweigh what is computed. The cost is that of every segment with its prefix, not of N by N.
+of the prefix outweigh what is computed; blocks with longer segments are computed apart. The cost is that of every
+segment with its prefix, not of N by N.
 
-Axes: N tokens, M places of all blocks (S * P + T * Q), S samples, P longest prefix, T blocks, Q longest block, H heads,
-D width of a head.
+Axes: N tokens, M places of all blocks, S samples, P longest prefix, T blocks, Q longest block, H heads, D width of a
+head.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,27 +35,30 @@ from srgpt.errors import InputError
 PACKED = "srgpt_packed"
 """Name of this attention among transformers': ``llm.set_attn_implementation(PACKED)``."""
 
-SHORTEST_BLOCK = 64
-"""A block is filled up to the longest prefix, or to so many tokens where that is longer."""
-
 _MULTIPLE = 8
 """Blocks' lengths are rounded up to it, as fast kernels want masks."""
 
 
 @dataclass(frozen=True, eq=False)
+class Blocks:
+    """Blocks of about one length: ``owner`` (T,) is each one's sample, ``mask`` (T, 1, Q, P + Q) what places see."""
+
+    owner: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class PackedLayout:
-    """Where the tokens of a packed row stand in the blocks; made by :func:`packed_layout`.
+    """Where the tokens of a packed row stand in prefixes and blocks; made by :func:`packed_layout`.
 
     ``index`` (M,) is the token at each place, 0 where there is none; ``places`` (N,) the place of each token;
-    ``positions`` (M,) its position in its sequence; ``owner`` (T,) the sample of each block; ``mask`` (T, 1, Q, P + Q)
-    what each place of a block sees.
+    ``positions`` (M,) its position in its sequence. ``samples`` and ``prefix`` are S and P.
     """
 
     index: Tensor
     places: Tensor
     positions: Tensor
-    owner: Tensor
-    mask: Tensor
+    blocks: tuple[Blocks, ...]
     samples: int
     prefix: int
 
@@ -65,65 +70,112 @@ class PackedLayout:
         """Return the layout in pinned memory."""
         return self._each(torch.Tensor.pin_memory)
 
-    def _each(self, change: Any) -> PackedLayout:
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{k: change(v) for k, v in found.items() if isinstance(v, Tensor)})
-
-    def split(self, places_MHD: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the prefixes (S, P, H, D) and the blocks (T, Q, H, D)."""
-        size = self.samples * self.prefix
-        tail = places_MHD.shape[1:]
-        return (
-            places_MHD[:size].view(self.samples, self.prefix, *tail),
-            places_MHD[size:].view(len(self.owner), -1, *tail),
+    def _each(self, change: Callable[[Tensor], Tensor]) -> PackedLayout:
+        return replace(
+            self,
+            index=change(self.index),
+            places=change(self.places),
+            positions=change(self.positions),
+            blocks=tuple(Blocks(change(b.owner), change(b.mask)) for b in self.blocks),
         )
+
+    def split(self, places: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Return the prefixes (S, P, ...) and the blocks (T, Q, ...) of a tensor (M, ...)."""
+        shapes = [(self.samples, self.prefix), *((b.mask.shape[0], b.mask.shape[2]) for b in self.blocks)]
+        parts = places.split([rows * columns for rows, columns in shapes])
+        first, *rest = (
+            part.view(*shape, *places.shape[1:]) for part, shape in zip(parts, shapes, strict=True)
+        )
+        return first, rest
 
 
 def packed_layout(
-    prefixes: Sequence[int], segments: Sequence[Sequence[int]], *, block: int | None = None
+    prefixes: Sequence[int], segments: Sequence[Sequence[int]], *, limit: int | None = None
 ) -> PackedLayout:
     """Lay out a row of samples, each a prefix of ``prefixes[s]`` tokens followed by segments of ``segments[s]`` each.
 
-    ``block`` is the length up to which segments share a block. Raises :class:`InputError` where there is no segment.
+    ``limit`` is the length up to which segments share a block: by default, the longest prefix's. Raises
+    :class:`InputError` where there is no segment.
     """
     if not any(n for lengths in segments for n in lengths):
         raise InputError("a packed batch needs at least one segment with tokens")
     prefix = max(prefixes)
-    limit = max(prefix, SHORTEST_BLOCK) if block is None else block
-    blocks = [(s, found) for s, lengths in enumerate(segments) for found in _fill(lengths, limit)]
-    size = -(-max(sum(found) for _, found in blocks) // _MULTIPLE) * _MULTIPLE
-    samples, count = len(prefixes), len(blocks)
-    index_SP, index_TQ = np.zeros((samples, prefix), np.int64), np.zeros((count, size), np.int64)
-    positions_SP, positions_TQ = np.zeros_like(index_SP), np.zeros_like(index_TQ)
-    number_TQ = np.full((count, size), -1, np.int64)
-    places: list[np.ndarray[Any, Any]] = []
-    start, done = 0, 0
-    for s, length in enumerate(prefixes):
-        index_SP[s, :length] = np.arange(start, start + length)
-        positions_SP[s, :length] = np.arange(length)
-        places.append(s * prefix + np.arange(length))
-        start += length
-        while done < count and blocks[done][0] == s:
-            lengths = blocks[done][1]
-            total = sum(lengths)
-            index_TQ[done, :total] = np.arange(start, start + total)
-            positions_TQ[done, :total] = length + np.concatenate([np.arange(n) for n in lengths])
-            number_TQ[done, :total] = np.repeat(np.arange(len(lengths)), lengths)
-            places.append(samples * prefix + done * size + np.arange(total))
-            start, done = start + total, done + 1
-    owner = np.array([s for s, _ in blocks])
-    own_TQQ = (number_TQ[:, :, None] == number_TQ[:, None, :]) & np.tri(size, dtype=bool)
-    first_TQP = np.broadcast_to(
-        (np.arange(prefix) < np.array(prefixes)[owner, None])[:, None], (count, size, prefix)
-    )
+    limit = limit or max(prefix, _MULTIPLE)
+    groups: dict[int, list[_Block]] = {}
+    table = _Table(len(prefixes), prefix)
+    start = 0
+    for sample, first in enumerate(prefixes):
+        table.put(sample, [first], start, 0)
+        start += first
+        for lengths in _fill(segments[sample], limit):
+            block = _Block(sample, start, first, lengths)
+            # blocks of at most the limit, of at most twice it, four times, ...
+            groups.setdefault(max(0, (block.size - 1) // limit).bit_length(), []).append(block)
+            start += block.size
+    tables = [table]
+    blocks = []
+    for found in (groups[k] for k in sorted(groups)):
+        size = -(-max(b.size for b in found) // _MULTIPLE) * _MULTIPLE
+        tables.append(table := _Table(len(found), size))
+        for row, block in enumerate(found):
+            table.put(row, block.lengths, block.start, block.first)
+        blocks.append(_blocks(found, table, prefixes))
+    index = np.concatenate([t.index.ravel() for t in tables])
+    places = np.empty(start, np.int64)
+    used = np.concatenate([t.number.ravel() for t in tables]) >= 0
+    places[index[used]] = np.flatnonzero(used)
+    positions = np.concatenate([t.positions.ravel() for t in tables])
     return PackedLayout(
-        torch.from_numpy(np.concatenate([index_SP.ravel(), index_TQ.ravel()])),
-        torch.from_numpy(np.concatenate(places)),
-        torch.from_numpy(np.concatenate([positions_SP.ravel(), positions_TQ.ravel()])),
-        torch.from_numpy(owner),
-        torch.from_numpy(np.concatenate([first_TQP, own_TQQ], axis=2)[:, None]),
-        samples,
+        torch.from_numpy(index),
+        torch.from_numpy(places),
+        torch.from_numpy(positions),
+        tuple(blocks),
+        len(prefixes),
         prefix,
+    )
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Segments of ``lengths`` of one sample, from token ``start`` on, after a prefix of ``first`` tokens."""
+
+    sample: int
+    start: int
+    first: int
+    lengths: list[int]
+
+    @property
+    def size(self) -> int:
+        return sum(self.lengths)
+
+
+class _Table:
+    """Rows of places: the token at each, its position, and the number of its segment in the row (-1: no token)."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.index = np.zeros((rows, columns), np.int64)
+        self.positions = np.zeros((rows, columns), np.int64)
+        self.number = np.full((rows, columns), -1, np.int64)
+
+    def put(self, row: int, lengths: Sequence[int], start: int, position: int) -> None:
+        total = sum(lengths)
+        self.index[row, :total] = np.arange(start, start + total)
+        self.positions[row, :total] = position + np.concatenate([np.arange(n) for n in lengths])
+        self.number[row, :total] = np.repeat(np.arange(len(lengths)), lengths)
+
+
+def _blocks(found: Sequence[_Block], table: _Table, prefixes: Sequence[int]) -> Blocks:
+    """Return the owners and the mask: a place sees its sample's prefix, and its segment up to itself.
+
+    A place without a token sees its like, so that no row of the mask is empty.
+    """
+    rows, size = table.number.shape
+    prefix = max(prefixes)
+    lengths = np.array([b.first for b in found])
+    first = np.broadcast_to((np.arange(prefix) < lengths[:, None])[:, None], (rows, size, prefix))
+    own = (table.number[:, :, None] == table.number[:, None, :]) & np.tri(size, dtype=bool)
+    return Blocks(
+        torch.tensor([b.sample for b in found]), torch.from_numpy(np.concatenate([first, own], 2)[:, None])
     )
 
 
@@ -166,25 +218,28 @@ def packed_attention(
             return sdpa_attention_forward(
                 module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
             )
-        key, value = _per_query_head(module, key), _per_query_head(module, value)
-        out = _attend(query, key, value, attention_mask, dropout, scaling, softcap)
-        return out.transpose(1, 2).contiguous(), None
+        q, k, v = (x.transpose(1, 2) for x in (query, key, value))
+        out = _attend(module, q, k, v, attention_mask, dropout=dropout, scaling=scaling, softcap=softcap)
+        return out.contiguous(), None
     _refuse(module, kwargs)
-    spread = [_Spread.apply(x[0].transpose(0, 1), packing.index, packing.places) for x in (query, key, value)]
-    (q_SPHD, q_TQHD), (k_SPHD, k_TQHD), (v_SPHD, v_TQHD) = (packing.split(x) for x in spread)
-    prefix_mask, mask = _masks(packing, sliding_window)
-    keys, values = (
-        _per_query_head(module, torch.cat([_Repeat.apply(first, packing.owner), own], 1).transpose(1, 2))
-        for first, own in ((k_SPHD, k_TQHD), (v_SPHD, v_TQHD))
-    )
-    turns = _attend(q_TQHD.transpose(1, 2), keys, values, mask, dropout, scaling, softcap)
-    results = [turns.transpose(1, 2).flatten(0, 1)]
+    parts = [
+        packing.split(_Spread.apply(x[0].transpose(0, 1), packing.index, packing.places))
+        for x in (query, key, value)
+    ]
+    (q_SPHD, queries), (k_SPHD, keys), (v_SPHD, values) = parts
+    attend = partial(_attend, module, dropout=dropout, scaling=scaling, softcap=softcap)
+    results = []
     if packing.prefix:
-        heads = [x.transpose(1, 2) for x in (q_SPHD, k_SPHD, v_SPHD)]
-        heads[1:] = [_per_query_head(module, x) for x in heads[1:]]
-        first = _attend(*heads, prefix_mask, dropout, scaling, softcap)
-        results.insert(0, first.transpose(1, 2).flatten(0, 1))
-    return _Collect.apply(torch.cat(results), packing.places)[None], None
+        results.append(attend(q_SPHD, k_SPHD, v_SPHD, _prefix_mask(packing, sliding_window)))
+    for blocks, mask, q_TQHD, k_TQHD, v_TQHD in zip(
+        packing.blocks, _block_masks(packing, sliding_window), queries, keys, values, strict=True
+    ):
+        k, v = (
+            torch.cat([_Repeat.apply(first, blocks.owner), own], 1)
+            for first, own in ((k_SPHD, k_TQHD), (v_SPHD, v_TQHD))
+        )
+        results.append(attend(q_TQHD, k, v, mask))
+    return _Collect.apply(torch.cat([r.flatten(0, 1) for r in results]), packing.places)[None], None
 
 
 def _refuse(module: nn.Module, kwargs: dict[str, Any]) -> None:
@@ -199,46 +254,56 @@ def _refuse(module: nn.Module, kwargs: dict[str, Any]) -> None:
         )
 
 
-def _masks(packing: PackedLayout, window: int | None) -> tuple[Tensor | None, Tensor]:
-    """Return the masks of prefixes (None: causal) and of blocks; a window hides what is farther back than it."""
+def _prefix_mask(packing: PackedLayout, window: int | None) -> Tensor | None:
+    """Return the mask of the prefixes (None: causal); a window hides what is as far back as its width."""
     if window is None:
-        return None, packing.mask
-    first, own = packing.split(packing.positions)
-    mask = packing.mask
-    reach = torch.cat([torch.arange(packing.prefix, device=own.device).expand(len(own), -1), own], 1)
-    mask = mask & (own[:, None, :, None] - reach[:, None, None, :] < window)
-    steps = torch.arange(packing.prefix, device=first.device)
+        return None
+    steps = torch.arange(packing.prefix, device=packing.index.device)
     apart = steps[:, None] - steps
-    return ((apart >= 0) & (apart < window))[None, None], mask
+    return ((apart >= 0) & (apart < window))[None, None]
 
 
-def _per_query_head(module: nn.Module, heads: Tensor) -> Tensor:
-    return repeat_kv(heads, int(getattr(module, "num_key_value_groups", 1)))
+def _block_masks(packing: PackedLayout, window: int | None) -> list[Tensor]:
+    if window is None:
+        return [b.mask for b in packing.blocks]
+    steps = torch.arange(packing.prefix, device=packing.index.device)
+    masks = []
+    for blocks, own in zip(packing.blocks, packing.split(packing.positions)[1], strict=True):
+        seen = torch.cat([steps.expand(len(own), -1), own], 1)
+        masks.append(blocks.mask & (own[:, None, :, None] - seen[:, None, None, :] < window))
+    return masks
 
 
 def _attend(
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     mask: Tensor | None,
+    *,
     dropout: float,
     scaling: float | None,
     softcap: float | None,
 ) -> Tensor:
-    """Attend in (B, H, L, D); without a ``mask``, causally. ``softcap`` bounds scores as Gemma 2 does."""
+    """Attend in (B, L, H, D) with fewer heads of keys and values; without a ``mask``, causally.
+
+    ``softcap`` bounds the scores as Gemma 2 does.
+    """
+    groups = int(getattr(module, "num_key_value_groups", 1))
+    query, key, value = query.transpose(1, 2), *(repeat_kv(x.transpose(1, 2), groups) for x in (key, value))
     if softcap is None:
-        return nn.functional.scaled_dot_product_attention(
+        out = nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling, is_causal=mask is None
         )
+        return out.transpose(1, 2)
     scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
     scores = softcap * torch.tanh(scores / softcap)
     if mask is None:
         length = query.shape[2]
         mask = torch.ones((length, length), dtype=torch.bool, device=query.device).tril()
-    hidden = torch.finfo(scores.dtype).min
-    scores = scores.masked_fill(~mask, hidden) if mask.dtype == torch.bool else scores + mask
+    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
-    return nn.functional.dropout(weights, p=dropout) @ value
+    return (nn.functional.dropout(weights, p=dropout) @ value).transpose(1, 2)
 
 
 # Gathering and scattering ---------------------------------------------------------------------------------

@@ -77,8 +77,8 @@ def positions_of(samples):
     return torch.cat(found)[None]
 
 
-def packed_hidden(model, ids, samples, block=None):
-    layout = packed_layout([p for p, _ in samples], [n for _, n in samples], block=block)
+def packed_hidden(model, ids, samples, limit=None):
+    layout = packed_layout([p for p, _ in samples], [n for _, n in samples], limit=limit)
     mask = torch.zeros(1, 1, 1, 1)
     out = model.base_model(
         inputs_embeds=model.get_input_embeddings()(ids),
@@ -100,13 +100,13 @@ def alone(model, ids, samples):
     ]
 
 
-@pytest.mark.parametrize("block", [None, 1, 6])
+@pytest.mark.parametrize("limit", [None, 1, 6])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_packed_equals_alone(family, block):
+def test_packed_equals_alone(family, limit):
     """Logits, and gradients of all weights, for segments that share blocks and for segments that do not."""
     total = sum(p + sum(n) for p, n in SAMPLES)
     ids, (packed, plain) = tokens_of(total), (model_of(family), plain_of(family))
-    logits = packed_hidden(packed, ids, SAMPLES, block)
+    logits = packed_hidden(packed, ids, SAMPLES, limit)
     if FAMILIES[family].model_type == "gemma2":  # its head's own cap is the head's, not attention's
         cap = packed.config.final_logit_softcapping
         logits = cap * torch.tanh(logits / cap)
@@ -131,10 +131,10 @@ def test_packed_equals_alone(family, block):
     ),
     st.integers(1, 12),
 )
-def test_any_layout_equals_alone(samples, block):
+def test_any_layout_equals_alone(samples, limit):
     ids = tokens_of(sum(p + sum(n) for p, n in samples))
     with torch.no_grad():
-        logits = packed_hidden(model_of("llama"), ids, samples, block)
+        logits = packed_hidden(model_of("llama"), ids, samples, limit)
         expected = torch.cat(alone(plain_of("llama"), ids, samples))
     own = torch.cat([logits[places] for _, places in pieces(samples)])
     torch.testing.assert_close(own, expected, rtol=1e-5, atol=1e-5)
@@ -184,18 +184,32 @@ def test_without_a_layout_it_is_ordinary_attention(family):
 
 
 def test_blocks_are_filled_and_padding_is_small():
-    layout = packed_layout([20] * 4, [[30] * 16] * 4, block=64)
-    assert layout.owner.tolist() == [s for s in range(4) for _ in range(8)]
-    assert layout.mask.shape == (32, 1, 64, 84)
+    layout = packed_layout([20] * 4, [[30] * 16] * 4, limit=64)
+    (blocks,) = layout.blocks
+    assert blocks.owner.tolist() == [s for s in range(4) for _ in range(8)]
+    assert blocks.mask.shape == (32, 1, 64, 84)
     assert len(layout.places) == len(set(layout.places.tolist())) == 4 * (20 + 480)
     assert torch.equal(layout.index[layout.places], torch.arange(4 * 500))
+
+
+def test_long_segments_do_not_pad_short_ones():
+    layout = packed_layout([20, 20], [[15] * 8, [700, 15, 30]])
+    assert [b.mask.shape[0] for b in layout.blocks] == [9, 1, 1]
+    assert [b.mask.shape[2] for b in layout.blocks] == [16, 32, 704]
 
 
 def test_a_layout_moves_as_a_whole():
     layout = packed_layout([2], [[3, 4]]).to("meta")
     assert isinstance(layout, PackedLayout)
     assert {
-        t.device.type for t in (layout.index, layout.places, layout.positions, layout.owner, layout.mask)
+        t.device.type
+        for t in (
+            layout.index,
+            layout.places,
+            layout.positions,
+            layout.blocks[0].owner,
+            layout.blocks[0].mask,
+        )
     } == {"meta"}
 
 
