@@ -35,6 +35,9 @@ from srgpt.errors import InputError
 PACKED = "srgpt_packed"
 """Name of this attention among transformers': ``llm.set_attn_implementation(PACKED)``."""
 
+SHORTEST_LIMIT = 64
+"""Segments share a block up to the longest prefix's length, or up to this where that is shorter."""
+
 _MULTIPLE = 8
 """Blocks' lengths are rounded up to it, as fast kernels want masks."""
 
@@ -94,13 +97,12 @@ def packed_layout(
 ) -> PackedLayout:
     """Lay out a row of samples, each a prefix of ``prefixes[s]`` tokens followed by segments of ``segments[s]`` each.
 
-    ``limit`` is the length up to which segments share a block: by default, the longest prefix's. Raises
-    :class:`InputError` where there is no segment.
+    ``limit`` is the length up to which segments share a block. Raises :class:`InputError` where there is no segment.
     """
     if not any(n for lengths in segments for n in lengths):
         raise InputError("a packed batch needs at least one segment with tokens")
     prefix = max(prefixes)
-    limit = limit or max(prefix, _MULTIPLE)
+    limit = limit or max(prefix, SHORTEST_LIMIT)
     groups: dict[int, list[_Block]] = {}
     table = _Table(len(prefixes), prefix)
     start = 0

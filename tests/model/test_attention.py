@@ -193,7 +193,7 @@ def test_blocks_are_filled_and_padding_is_small():
 
 
 def test_long_segments_do_not_pad_short_ones():
-    layout = packed_layout([20, 20], [[15] * 8, [700, 15, 30]])
+    layout = packed_layout([20, 20], [[15] * 8, [700, 15, 30]], limit=20)
     assert [b.mask.shape[0] for b in layout.blocks] == [9, 1, 1]
     assert [b.mask.shape[2] for b in layout.blocks] == [16, 32, 704]
 
