@@ -105,5 +105,10 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
     return {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in batch.items()}
 
 
+def model_inputs(batch: Batch) -> Batch:
+    """Return what of a batch the model takes."""
+    return {k: v for k, v in batch.items() if k not in {"keys", "families"}}
+
+
 def _joined(rows: Sequence[Sequence[Any]], dtype: Any = np.int64) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([np.asarray(r, dtype=dtype) for r in rows]))[None]

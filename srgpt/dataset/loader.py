@@ -72,7 +72,7 @@ def batches(
         num_workers=workers,
         prefetch_factor=PREFETCH if workers else None,
         # a fork would copy the event loop of the object store's client, and torch's threads
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context="spawn" if workers else None,
         pin_memory=torch.cuda.is_available(),
     )
     stream = iter(loader)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from srgpt.dataset.collator import Batch, to_device
+from srgpt.dataset.collator import Batch, model_inputs, to_device
 from srgpt.dataset.sampler import PermutationSampler, SamplerState
 from srgpt.errors import SrgptError
 from srgpt.params import TrainParams
@@ -100,8 +100,7 @@ def _step(engine: Any, batch: Batch, rate: float) -> tuple[float, int, float]:
     for group in engine.optimizer.param_groups:
         group["lr"] = rate * group["rate"]
     # DeepSpeed averages gradients over ranks: the divisor is the mean of the ranks' weights
-    inputs = {k: v for k, v in batch.items() if k not in {"keys", "families"}}
-    loss = engine(**inputs, loss_divisor=(totals[0] / world).float()).loss
+    loss = engine(**model_inputs(batch), loss_divisor=(totals[0] / world).float()).loss
     engine.backward(loss)
     # without ZeRO, DeepSpeed clips by a norm that it does not tell
     grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
