@@ -544,6 +544,10 @@ class TrainParams(Section):
     log_steps: Count = 10
     data_workers: Annotated[int, Field(ge=0)] = 0
     """Processes per rank that read and collate ahead; 0 does it between steps."""
+    cache_mb: Annotated[int, Field(ge=0)] = 1024
+    """Memory for prepared pictures in each process that reads: data that fits is decoded once."""
+    window_mb: Count = 1024
+    """Memory for shards that are shuffled together, encoded, in each process that reads. It changes the order."""
 
 
 class EvaluateParams(Section):

@@ -19,7 +19,12 @@ from srgpt.model.prompts import Inputs
 from srgpt.records import Prediction
 from srgpt.storage import read_manifest, read_shard
 
-TITLES: dict[Inputs, str] = {"rgbd": "RGB + depth", "rgb": "RGB only", "boxes": "no regions", "blind": "blind"}
+TITLES: dict[Inputs, str] = {
+    "rgbd": "RGB + depth",
+    "rgb": "RGB only",
+    "boxes": "no regions",
+    "blind": "blind",
+}
 """What people read for each kind of input."""
 
 VARIANTS: tuple[Inputs, ...] = get_args(Inputs)

@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTr
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from srgpt.errors import InputError
+from srgpt.model.attention import PACKED, PackedLayout
 from srgpt.model.configuration import SrgptConfig
 from srgpt.model.connector import Connector
 from srgpt.model.region import UPSAMPLING, LayerNorm2d, RegionExtractor
@@ -173,6 +174,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         mask_index: Tensor | None = None,
         depth_index: Tensor | None = None,
         use_cache: bool | None = None,
+        packing: PackedLayout | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return the logits (B, L, V) and, with ``labels`` (B, L; -100 is ignored), the loss instead.
@@ -180,6 +182,9 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ``attention_mask`` is (B, L), or (B, 1, L, L) added to the attention scores. ``loss_weights`` (B, L)
         weighs the labels; the weighted sum is divided by ``loss_divisor``, or by the sum of the weights. In
         training, logits are computed at the labelled positions only, and returned as (N, V).
+
+        ``packing`` says how a packed row (1, L) attends, in place of a mask; it needs a language model that was set to
+        it by ``llm.set_attn_implementation("srgpt_packed")``, and raises :class:`InputError` where it was not.
         """
         if inputs_embeds is None:
             if input_ids is None:
@@ -203,6 +208,9 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if position_ids is None and attention_mask is not None and attention_mask.shape == shape:
             # padding on the left must not move a prompt, in models of absolute positions either
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+        if packing is not None:
+            attention_mask = self._packed_mask(inputs_embeds)
+            kwargs["packing"], use_cache = packing, False
         decoder = self.llm if labels is None else self.llm.base_model
         outputs = decoder(
             inputs_embeds=inputs_embeds,
@@ -222,6 +230,16 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         weights = torch.ones_like(losses) if loss_weights is None else loss_weights[:, 1:][chosen]
         divisor = weights.sum().clamp_min(1) if loss_divisor is None else loss_divisor
         return CausalLMOutputWithPast(loss=(losses * weights).sum() / divisor, logits=logits_NV)
+
+    def _packed_mask(self, inputs_embeds: Tensor) -> Tensor:
+        """Return what keeps a packed call from making a mask of L by L: a mask of four axes is taken as it is."""
+        found = self.llm.config._attn_implementation
+        if found != PACKED:
+            raise InputError(
+                f"the language model attends by {found!r}, which knows no packing; "
+                f"call model.llm.set_attn_implementation({PACKED!r}) before training on packed batches"
+            )
+        return inputs_embeds.new_zeros((1, 1, 1, 1))
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Any, is_first_iteration: bool | None = False, **kwargs: Any

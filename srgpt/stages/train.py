@@ -29,7 +29,7 @@ _JOB = "job.json"
 _SUMMARY = "training.json"
 """Written last: with it, the model is whole."""
 
-_NEUTRAL = {"dataset", "log_steps", "checkpoint_steps", "data_workers"}
+_NEUTRAL = {"dataset", "log_steps", "checkpoint_steps", "data_workers", "cache_mb"}
 """Keys of the ``train`` section that do not change the model; ``dataset`` only names the usual source."""
 
 

@@ -165,4 +165,7 @@ def test_depth_decides_the_inputs(tmp_path: Path) -> None:
     found = variants_of(trace(without, "perceive"), "metric")
     assert (found.main, found.controls) == ("rgb", ("boxes", "blind"))
     assert "6 of 6 scenes have no depth" in found.note
-    assert variants_of(trace(with_depth, "perceive"), "none", ("rgbd", "rgb", "blind")).inputs == ("rgb", "blind")
+    assert variants_of(trace(with_depth, "perceive"), "none", ("rgbd", "rgb", "blind")).inputs == (
+        "rgb",
+        "blind",
+    )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from srgpt import storage
-from srgpt.dataset.collator import Collator
+from srgpt.dataset.collator import Collator, model_inputs
 from srgpt.dataset.packing import Packer
 from srgpt.dataset.reading import ConversationDataset
 from srgpt.evaluation.controls import variants_of
@@ -65,7 +65,7 @@ def test_regions_and_relative_depth_reach_the_model(osd: str) -> None:
         assert len(sample.picture.region_ids) == 2
     batch = Collator(Packer(processor), seed=0, shares={})(samples)
     assert len(batch["mask_index"]) == len(batch["depth_index"]) == 4 * 5
-    assert np.isfinite(float(model(**batch).loss))
+    assert np.isfinite(float(model(**model_inputs(batch)).loss))
 
 
 def test_a_model_that_sees_metres_is_not_shown_relative_depth(osd: str) -> None:
@@ -81,7 +81,7 @@ def test_conversations_without_regions_are_learnt_and_asked(llava: str) -> None:
     samples = [dataset[0, k] for k in range(4)]
     batch = Collator(Packer(processor), seed=0, shares={})(samples)
     assert len(batch["mask_index"]) == 0
-    assert np.isfinite(float(model(**batch).loss))
+    assert np.isfinite(float(model(**model_inputs(batch)).loss))
     turns = samples[0].conversation.turns
     asked = processor.batch([Question(t.question, t.regions, samples[0].picture) for t in turns], "rgb")
     with torch.inference_mode():

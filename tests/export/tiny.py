@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from srgpt.dataset.collator import Collator
+from srgpt.dataset.collator import Collator, model_inputs
 from srgpt.dataset.packing import Packer
 from srgpt.dataset.reading import ConversationDataset
 from srgpt.export import LINEAGE, PARITY
@@ -119,7 +119,7 @@ def write_checkpoint(folder: Path, steps: int = 0) -> Path:
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         for _ in range(steps):
             optimizer.zero_grad()
-            model(**batch).loss.backward()
+            model(**model_inputs(batch)).loss.backward()
             optimizer.step()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -23,7 +23,7 @@ def picture(processor, seed=0, regions=(3, 5, 8)):
     rng = np.random.default_rng(seed)
     masks = {r: rng.random((30, 40)) > 0.7 for r in regions}
     rgb = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    return processor.picture(rgb, rng.uniform(1, 9, (30, 40)), masks)
+    return processor.picture(View(rgb, masks, rng.uniform(1, 9, (30, 40))))
 
 
 def questions(processor):
