@@ -70,8 +70,8 @@ class ConversationDataset:
     """A map-style dataset of one conversations table.
 
     ``source`` is the conversations table, ``scenes`` the table of pictures that it was made from; either may be on an
-    object store. ``change`` changes each picture at random, as its key has it. Only manifests are read at first; shards are read when a sample of theirs is asked for, in whichever
-    process asks, and pictures are decoded one by one.
+    object store. Only manifests are read at first; shards are read when a sample of theirs is asked for, in whichever
+    process asks, and pictures are decoded one by one. ``change`` changes each picture at random, as its key has it.
     """
 
     def __init__(

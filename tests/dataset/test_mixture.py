@@ -56,7 +56,7 @@ def test_tables_stand_one_after_the_other(processor, asked, captions, bare):
 
 def test_what_a_sample_lacks_decides_its_inputs(processor, asked, captions, bare):
     one = mixture(processor, asked, captions, bare)
-    collator = Collator(Packer(processor), seed=0, rgb_share=0.0, blind_share=0.0)
+    collator = Collator(Packer(processor), seed=0, shares={})
     assert [collator.inputs_of(one[0, k]) for k in (0, 12, 17)] == ["rgbd", "rgb", "blind"]
     batch = collator([one[0, k] for k in (12, 17, 0)])
     assert batch["image_index"].tolist() == [0, 1]

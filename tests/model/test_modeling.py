@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, GPT2Config, LlamaConfig, Qwen2Config,
 from srgpt.errors import InputError
 from srgpt.model import SrgptConfig, SrgptForConditionalGeneration, SrgptProcessor
 from srgpt.model.build import generation_config
-from srgpt.model.processing import Question
+from srgpt.model.processing import Question, View
 from srgpt.model.tokenizer import train_tokenizer
 from srgpt.model.vision import sincos_positions
 from tests.model.tiny import TEXTS, TINY, make_tiny, make_tiny_checkpoint
