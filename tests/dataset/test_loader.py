@@ -55,8 +55,9 @@ def test_resuming_anywhere_equals_never_stopping(dataset):
 
 
 @pytest.mark.slow
-def test_workers_change_nothing(dataset, done=4):
+def test_workers_change_nothing(dataset):
     """They run ahead of what is consumed, which is what a resumed run goes on from."""
+    done = 4
     whole = list(islice(stream(dataset), done + 5))
     found = list(islice(stream(dataset, workers=2, consumed=3 * done), 5))
     for one, two in zip(found, whole[done:], strict=True):
