@@ -1,0 +1,47 @@
+"""The region-and-depth model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from srgpt.params.section import Count, Section
+
+
+class VisionParams(Section):
+    """The vision tower, shared by RGB and depth images."""
+
+    pretrained: str | None = None
+    """A SigLIP- or CLIP-like checkpoint (folder or hub id); null builds one from the sizes below."""
+    image_size: Annotated[int, Field(ge=16, le=2048)] = 112
+    patch_size: Annotated[int, Field(ge=4, le=64)] = 14
+    hidden_size: Count = 96
+    layers: Count = 3
+    heads: Count = 3
+    mlp_size: Count = 256
+    feature_layer: Literal["last", "penultimate"] = "last"
+    """``last`` ends in the tower's norm; ``penultimate`` is the reference's ``hidden_states[-2]``."""
+
+
+class TextParams(Section):
+    """The language model."""
+
+    pretrained: str | None = None
+    """A causal language model (folder or hub id); null builds a small Llama from the sizes below."""
+    vocab_size: Annotated[int, Field(ge=300)] = 1024
+    """Size of the tokenizer trained on the conversations where there is no pretrained one."""
+    hidden_size: Count = 96
+    layers: Count = 2
+    heads: Count = 3
+    mlp_size: Count = 256
+    max_length: Count = 2048
+
+
+class ModelParams(Section):
+    """The region-and-depth model."""
+
+    vision: VisionParams = VisionParams()
+    text: TextParams = TextParams()
+    depth_encoding: Literal["relative", "metric"] = "metric"
+    """How depth becomes an image: the reference's inverse depth per image, or log depth of a fixed scale."""
