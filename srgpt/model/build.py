@@ -6,45 +6,62 @@ from typing import Any
 
 import torch
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
-    AutoModel,
     AutoModelForCausalLM,
     GenerationConfig,
     LlamaConfig,
     PreTrainedConfig,
+    PreTrainedModel,
     PreTrainedTokenizerBase,
     SiglipVisionConfig,
 )
 
+from srgpt.errors import InputError
 from srgpt.model.configuration import SrgptConfig
 from srgpt.model.modeling import SrgptForConditionalGeneration
 from srgpt.model.processing import SrgptProcessor
 from srgpt.model.prompts import DEPTH, IMAGE, MASK
 from srgpt.model.tokenizer import token_id
-from srgpt.model.vision import fix_positions
+from srgpt.model.vision import (
+    Normalisation,
+    fix_positions,
+    load_tower,
+    normalisation,
+    own_size,
+    tower_config,
+)
 from srgpt.params import ModelParams, TextParams, VisionParams
 
 
 def build_processor(params: ModelParams, tokenizer: PreTrainedTokenizerBase) -> SrgptProcessor:
     """Return the processor that belongs to :func:`build_model`'s model."""
     config = build_config(params, tokenizer)
+    name = params.vision.pretrained
+    wanted = Normalisation() if name is None else normalisation(name)
     return SrgptProcessor(
         tokenizer,
-        image_size=config.vision_config.image_size,
+        image_size=config.image_size,
         image_tokens=config.image_tokens,
         depth_encoding=params.depth_encoding,
+        image_mean=wanted.mean,
+        image_std=wanted.std,
     )
 
 
 def build_config(params: ModelParams, tokenizer: PreTrainedTokenizerBase) -> SrgptConfig:
     """Return the configuration, without any weights."""
+    vision, name = _vision_config(params.vision), params.vision.pretrained
+    size = params.vision.image_size
     return SrgptConfig(
-        _vision_config(params.vision),
+        vision,
         _text_config(params.text, tokenizer),
         image_token_id=token_id(tokenizer, IMAGE),
         mask_token_id=token_id(tokenizer, MASK),
         depth_token_id=token_id(tokenizer, DEPTH),
         feature_layer=params.vision.feature_layer,
+        image_size=own_size(name, vision) if size is None and name is not None else size,
+        fixed_positions=name is None,
     )
 
 
@@ -61,13 +78,9 @@ def build_model(
         if params.vision.pretrained is None:
             fix_positions(model.vision_tower, model.config.grid)
         else:
-            model.vision_tower = AutoModel.from_pretrained(
-                params.vision.pretrained, config=model.config.vision_config, dtype=torch.float32
-            )
+            model.vision_tower = load_tower(params.vision.pretrained, model.config.vision_config)
         if params.text.pretrained is not None:
-            model.llm = AutoModelForCausalLM.from_pretrained(params.text.pretrained, dtype=torch.float32)
-            if model.llm.get_input_embeddings().num_embeddings < len(tokenizer):
-                model.llm.resize_token_embeddings(len(tokenizer))
+            model.llm = _load_language_model(params.text.pretrained, tokenizer)
             model.config.text_config = model.llm.config
     model.generation_config = generation_config(model, tokenizer)
     return model
@@ -98,8 +111,15 @@ def _vision_config(params: VisionParams) -> PreTrainedConfig:
             intermediate_size=params.mlp_size,
             vision_use_head=False,
         )
-    config = AutoConfig.from_pretrained(params.pretrained)
-    return getattr(config, "vision_config", config)
+    return tower_config(params.pretrained)
+
+
+def _load_language_model(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """Return a pretrained language model in float32, with an embedding for each of the tokenizer's tokens."""
+    llm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    if llm.get_input_embeddings().num_embeddings < len(tokenizer):  # type: ignore[union-attr]
+        llm.resize_token_embeddings(len(tokenizer))
+    return llm
 
 
 def _text_config(params: TextParams, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
@@ -122,4 +142,10 @@ def _text_config(params: TextParams, tokenizer: PreTrainedTokenizerBase) -> PreT
             tie_word_embeddings=False,
             **tokens,
         )
-    return AutoConfig.from_pretrained(params.pretrained)
+    config = AutoConfig.from_pretrained(params.pretrained)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or not hasattr(config, "hidden_size"):
+        raise InputError(
+            f"train.model.text.pretrained = {params.pretrained!r}: a model of type {config.model_type!r} is not a "
+            "causal language model alone; give the folder of its language model"
+        )
+    return config

@@ -20,7 +20,12 @@ DepthEncoding = Literal["relative", "metric"]
 NEAREST, FARTHEST = 0.2, 80.0
 """Metres that the metric depth image spans; what is nearer or farther is clipped."""
 
-MEAN, STD = 0.5, 0.5
+Channels = tuple[float, float, float]
+"""One number for each of red, green and blue."""
+
+MEAN: Channels = (0.5, 0.5, 0.5)
+STD: Channels = (0.5, 0.5, 0.5)
+"""SigLIP's; other towers have other ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,12 +130,12 @@ def box_mask(bbox: tuple[float, float, float, float], width: int, height: int) -
     return mask
 
 
-def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Turn (..., S, S, 3) colour or (..., S, S) grey uint8 into (..., 3, S, S) float32 in -1..1."""
-    scaled = (image.astype(np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-    if image.shape[-1] == 3:
-        return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
-    return np.ascontiguousarray(np.repeat(scaled[..., None, :, :], 3, axis=-3))
+def normalise(image: NDArray[np.uint8], mean: Channels = MEAN, std: Channels = STD) -> NDArray[np.float32]:
+    """Turn (..., S, S, 3) colour or (..., S, S) grey uint8 into (..., 3, S, S) float32: 0..1, less mean, by std."""
+    grey = image.shape[-1] != 3
+    share = np.repeat(image[..., None, :, :], 3, axis=-3) if grey else np.moveaxis(image, -1, -3)
+    scaled = share.astype(np.float32) / np.float32(255) - np.array(mean, np.float32)[:, None, None]
+    return np.ascontiguousarray(scaled / np.array(std, np.float32)[:, None, None])
 
 
 def _resize(array: NDArray[np.uint8], size: int, method: Image.Resampling) -> NDArray[np.uint8]:

@@ -14,7 +14,17 @@ from numpy.typing import NDArray
 from transformers import BatchFeature, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from srgpt.errors import InputError
-from srgpt.model.pixels import DepthEncoding, Picture, box_mask, make_picture, normalise, without_scale
+from srgpt.model.pixels import (
+    MEAN,
+    STD,
+    Channels,
+    DepthEncoding,
+    Picture,
+    box_mask,
+    make_picture,
+    normalise,
+    without_scale,
+)
 from srgpt.model.prompts import DEPTH, IMAGE, MASK, Inputs, PromptTemplate, region_mentions
 from srgpt.model.tokenizer import token_id
 from srgpt.records import Conversation, Scene, decode_rle
@@ -59,10 +69,13 @@ class SrgptProcessor:
         image_tokens: int,
         depth_encoding: DepthEncoding = "relative",
         template: PromptTemplate | None = None,
+        image_mean: Channels = MEAN,
+        image_std: Channels = STD,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_size = image_size
         self.depth_encoding: DepthEncoding = depth_encoding
+        self.image_mean, self.image_std = image_mean, image_std
         self.template = template or cut_template(tokenizer, image_tokens)
         self.image_id, self.mask_id, self.depth_id = (token_id(tokenizer, t) for t in (IMAGE, MASK, DEPTH))
         self._reserved = tuple(sorted({str(t) for t in tokenizer.all_special_tokens} | {IMAGE, MASK, DEPTH}))
@@ -79,6 +92,8 @@ class SrgptProcessor:
             "processor_class": type(self).__name__,
             "image_size": self.image_size,
             "depth_encoding": self.depth_encoding,
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
             "template": asdict(self.template),
             "token_ids": {"image": self.image_id, "mask": self.mask_id, "depth": self.depth_id},
             "bos_token_id": self.tokenizer.bos_token_id,
@@ -103,6 +118,8 @@ class SrgptProcessor:
             image_tokens=template.image_tokens,
             depth_encoding=config["depth_encoding"],
             template=template,
+            image_mean=tuple(config["image_mean"]),
+            image_std=tuple(config["image_std"]),
         )
 
     # Pixels -------------------------------------------------------------------------------------------------
@@ -141,13 +158,14 @@ class SrgptProcessor:
         dark = np.zeros((self.image_size, self.image_size), np.uint8)
         counts = [len(p.region_ids) for p in pictures]
         return {
-            "pixel_values": torch.from_numpy(normalise(np.stack([p.rgb for p in pictures]))),
-            "depth_values": torch.from_numpy(
-                normalise(np.stack([dark if p.depth is None else p.depth for p in pictures]))
-            ),
+            "pixel_values": self._normal([p.rgb for p in pictures]),
+            "depth_values": self._normal([dark if p.depth is None else p.depth for p in pictures]),
             "region_masks": torch.from_numpy(np.concatenate([p.masks for p in pictures])).float() / 255,
             "region_images": torch.repeat_interleave(torch.arange(len(pictures)), torch.tensor(counts)),
         }
+
+    def _normal(self, images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+        return torch.from_numpy(normalise(np.stack(images), self.image_mean, self.image_std))
 
     # Text ---------------------------------------------------------------------------------------------------
 

@@ -37,10 +37,11 @@ from srgpt.params.perceive import (
 from srgpt.params.promote import PromoteParams, ServeParams
 from srgpt.params.root import DatasetParams, Params, build, merge
 from srgpt.params.section import Section
-from srgpt.params.train import TrainParams
+from srgpt.params.train import PARTS, LoraParams, MixtureParams, RecipeParams, StageParams, TrainParams
 from srgpt.params.validate import ValidateParams
 
 __all__ = [
+    "PARTS",
     "PROFILES",
     "AskParams",
     "CalibrationParams",
@@ -56,7 +57,9 @@ __all__ = [
     "HubParams",
     "IngestParams",
     "LiftParams",
+    "LoraParams",
     "MetricDepthParams",
+    "MixtureParams",
     "ModelParams",
     "Omni3dParams",
     "OracleParams",
@@ -64,12 +67,14 @@ __all__ = [
     "PerceiveParams",
     "ProceduralParams",
     "PromoteParams",
+    "RecipeParams",
     "RelativeDepthParams",
     "RephraseParams",
     "RgbdParams",
     "Section",
     "SegmentationParams",
     "ServeParams",
+    "StageParams",
     "TaggingParams",
     "TextParams",
     "TrackingParams",

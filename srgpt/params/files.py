@@ -17,7 +17,7 @@ from srgpt.params.section import NAME
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 """Numbers such as 1e-3, which YAML 1.1 reads as text."""
 
-PROFILES = ("demo", "gpu", "full")
+PROFILES = ("demo", "cpu-long", "gpu", "full")
 
 
 def load(

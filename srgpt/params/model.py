@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from srgpt.params.section import Count, Section
 
@@ -13,8 +13,11 @@ class VisionParams(Section):
     """The vision tower, shared by RGB and depth images."""
 
     pretrained: str | None = None
-    """A SigLIP- or CLIP-like checkpoint (folder or hub id); null builds one from the sizes below."""
-    image_size: Annotated[int, Field(ge=16, le=2048)] = 112
+    """A SigLIP, SigLIP 2, CLIP, DINOv2 or DINOv3 checkpoint (folder or hub id); null builds a SigLIP from the sizes
+    below."""
+    image_size: Annotated[int, Field(ge=16, le=2048)] | None = 112
+    """Side of the pictures, pixels; null takes a pretrained tower's own. For another one its positions are
+    interpolated."""
     patch_size: Annotated[int, Field(ge=4, le=64)] = 14
     hidden_size: Count = 96
     layers: Count = 3
@@ -22,6 +25,12 @@ class VisionParams(Section):
     mlp_size: Count = 256
     feature_layer: Literal["last", "penultimate"] = "last"
     """``last`` ends in the tower's norm; ``penultimate`` is the reference's ``hidden_states[-2]``."""
+
+    @model_validator(mode="after")
+    def _has_a_size(self) -> VisionParams:
+        if self.pretrained is None and self.image_size is None:
+            raise ValueError("a tower from scratch needs an image_size")
+        return self
 
 
 class TextParams(Section):

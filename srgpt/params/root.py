@@ -34,7 +34,7 @@ class DatasetParams(Section):
 class Params(Section):
     """All parameters."""
 
-    profile: Literal["demo", "gpu", "full"] = "demo"
+    profile: Literal["demo", "cpu-long", "gpu", "full"] = "demo"
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 7
     datasets: dict[Name, DatasetParams] = {
         "train": DatasetParams(),
