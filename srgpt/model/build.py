@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    BitsAndBytesConfig,
     GenerationConfig,
     LlamaConfig,
     PreTrainedConfig,
@@ -66,12 +68,18 @@ def build_config(params: ModelParams, tokenizer: PreTrainedTokenizerBase) -> Srg
 
 
 def build_model(
-    params: ModelParams, tokenizer: PreTrainedTokenizerBase, seed: int = 0
+    params: ModelParams,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int = 0,
+    quantization: BitsAndBytesConfig | None = None,
 ) -> SrgptForConditionalGeneration:
     """Return a model in float32: pretrained parts where they are named, the rest initialised from ``seed``.
 
-    A tower from scratch gets fixed sine-cosine positions, which are not trained.
+    A tower from scratch gets fixed sine-cosine positions, which are not trained. ``quantization`` is how a pretrained
+    language model is kept.
     """
+    if quantization is not None and params.text.pretrained is None:
+        raise InputError("train.lora.quantize: there is no pretrained language model to keep in 4 bits")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SrgptForConditionalGeneration(build_config(params, tokenizer))
@@ -80,7 +88,7 @@ def build_model(
         else:
             model.vision_tower = load_tower(params.vision.pretrained, model.config.vision_config)
         if params.text.pretrained is not None:
-            model.llm = _load_language_model(params.text.pretrained, tokenizer)
+            model.llm = _load_language_model(params.text.pretrained, tokenizer, quantization)
             model.config.text_config = model.llm.config
     model.generation_config = generation_config(model, tokenizer)
     return model
@@ -103,7 +111,7 @@ def generation_config(
 def _vision_config(params: VisionParams) -> PreTrainedConfig:
     if params.pretrained is None:
         return SiglipVisionConfig(
-            image_size=params.image_size,
+            image_size=params.image_size or 0,  # parameters without a size are refused
             patch_size=params.patch_size,
             hidden_size=params.hidden_size,
             num_hidden_layers=params.layers,
@@ -114,10 +122,13 @@ def _vision_config(params: VisionParams) -> PreTrainedConfig:
     return tower_config(params.pretrained)
 
 
-def _load_language_model(name: str, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def _load_language_model(
+    name: str, tokenizer: PreTrainedTokenizerBase, quantization: BitsAndBytesConfig | None
+) -> PreTrainedModel:
     """Return a pretrained language model in float32, with an embedding for each of the tokenizer's tokens."""
-    llm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    if llm.get_input_embeddings().num_embeddings < len(tokenizer):  # type: ignore[union-attr]
+    kept: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
+    llm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **kept)
+    if cast(nn.Embedding, llm.get_input_embeddings()).num_embeddings < len(tokenizer):
         llm.resize_token_embeddings(len(tokenizer))
     return llm
 

@@ -53,7 +53,7 @@ LANGUAGE_MODELS: dict[str, PreTrainedConfig] = {
     "llama-tied": LlamaConfig(**_TEXT, tie_word_embeddings=True),
     "qwen3": Qwen3Config(**_TEXT, tie_word_embeddings=True),
     "gemma": GemmaConfig(**_TEXT),
-    "gemma2": Gemma2Config(**_TEXT, query_pre_attn_scalar=12, final_logit_softcapping=2.0),
+    "gemma2": Gemma2Config(**_TEXT, query_pre_attn_scalar=12, final_logit_softcapping=5.0),
     "gemma3": Gemma3TextConfig(**_TEXT, query_pre_attn_scalar=12, sliding_window=16),
 }
 
