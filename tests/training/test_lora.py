@@ -134,7 +134,11 @@ def test_a_target_without_linear_layers_is_refused():
 
 def test_four_bits_are_qlora_s():
     config = quantization_config()
-    assert (config.load_in_4bit, config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == (True, "nf4", True)
+    assert (config.load_in_4bit, config.bnb_4bit_quant_type, config.bnb_4bit_use_double_quant) == (
+        True,
+        "nf4",
+        True,
+    )
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
     assert {"vision_tower", "mm_projector", "region_extractor"} <= set(config.llm_int8_skip_modules)
 

@@ -54,7 +54,9 @@ def test_exactly_the_named_parameters_get_a_gradient():
     model(**make_batch(processor)).loss.backward()
     optimizer.step()
     got = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    expected = {n for n, _ in model.named_parameters() if n.startswith(("mm_projector.", "llm.model.layers.1."))}
+    expected = {
+        n for n, _ in model.named_parameters() if n.startswith(("mm_projector.", "llm.model.layers.1."))
+    }
     assert got == expected | {"region_extractor.rgb_projector.bias"}
     assert {n for n, p in model.named_parameters() if not torch.equal(p, before[n])} == got
 
