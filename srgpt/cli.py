@@ -240,7 +240,9 @@ def export(
 @app.command("import", rich_help_panel=_EXCHANGE)
 def import_(
     source: Annotated[str, typer.Option("--in", help="File or URL: a JSON array, JSON lines, CSV.")],
-    form: Annotated[str, typer.Option("--format", help="osd (Open Spatial Dataset), llava or captions.")] = "osd",
+    form: Annotated[
+        str, typer.Option("--format", help="osd (Open Spatial Dataset), llava or captions.")
+    ] = "osd",
     images: Annotated[str | None, typer.Option("--images", help="Folder or URL of the pictures.")] = None,
     depth: Annotated[
         str | None, typer.Option("--depth", help="Folder or URL of relative depth pictures.")

@@ -253,7 +253,9 @@ def test_set_with_broken_yaml() -> None:
 
 
 def test_unknown_profile() -> None:
-    with pytest.raises(InputError, match="--profile tiny: no such profile; allowed: demo, cpu-long, gpu, full"):
+    with pytest.raises(
+        InputError, match="--profile tiny: no such profile; allowed: demo, cpu-long, gpu, full"
+    ):
         load(None, "tiny")
 
 

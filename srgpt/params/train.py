@@ -88,7 +88,9 @@ class RecipeParams(Section):
     @model_validator(mode="after")
     def _quantises_whole_weights(self) -> RecipeParams:
         if self.lora is not None and self.lora.quantize and "llm" not in self.lora.targets:
-            raise ValueError("lora.quantize needs llm among lora.targets: 4-bit weights are trained by adapters only")
+            raise ValueError(
+                "lora.quantize needs llm among lora.targets: 4-bit weights are trained by adapters only"
+            )
         if self.lora is not None and self.lora.quantize and self.zero_stage == 3:
             raise ValueError(
                 "lora.quantize needs zero_stage <= 2: ZeRO-3 would cut the 4-bit weights to pieces"

@@ -2,8 +2,8 @@
 
 The stages of a training work in folders of their own within the work folder, ``1-align``, ``2-pretrain`` and so on; a
 stage is finished when its summary is there, and the last one's model is the model. All report to one MLflow run, on
-one axis of steps. Beside the work folder (``.NAME.work``) lie, while a training is unfinished, its state (what it is a training
-of, in which MLflow run; it goes only after the model was published) and a lock against a second trainer.
+one axis of steps. Beside the work folder (``.NAME.work``) lie, while a training is unfinished, its state (what it is a
+training of, in which MLflow run; it goes only after the model was published) and a lock against a second trainer.
 """
 
 from __future__ import annotations

@@ -150,7 +150,9 @@ def test_a_pretrained_tower_in_a_model_and_back(kind, tmp_path: Path):
     pixels = torch.rand(1, 3, 28, 28)
     masks, of = torch.ones(1, 28, 28), torch.zeros(1, dtype=torch.long)
     for one, two in zip(
-        model.encode_images(pixels, pixels, masks, of), again.encode_images(pixels, pixels, masks, of)
+        model.encode_images(pixels, pixels, masks, of),
+        again.encode_images(pixels, pixels, masks, of),
+        strict=True,
     ):
         torch.testing.assert_close(one, two)
     loaded = SrgptProcessor.from_pretrained(tmp_path / "model")

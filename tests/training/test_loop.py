@@ -19,7 +19,6 @@ from srgpt.storage import work_url
 from srgpt.tracking import connect
 from tests.training.data import tiny_params, write_dataset
 
-
 STAGE = "1-instruct"
 
 

@@ -22,7 +22,6 @@ from srgpt.training.metrics import UNDELIVERED
 from srgpt.training.worker import Job
 from tests.training.data import tiny_params, write_dataset
 
-
 STAGE = "1-instruct"
 STAGES = [
     {"name": "align", "trainable": ["mm_projector"], "learning_rate": 1e-2},
