@@ -24,6 +24,8 @@ class MixtureParams(Section):
     of a table of conversations."""
     weight: Positive = 1.0
     """How often each conversation is seen in one epoch of the mixture; 0.5 takes every other one."""
+    history: bool = False
+    """Whether a turn sees those before it, as dialogues need; else it sees the picture and itself."""
 
 
 class LoraParams(Section):

@@ -26,11 +26,14 @@ _END = 2**20
 
 @dataclass(frozen=True)
 class Source:
-    """A table of conversations, the scenes that it is about, and how often an epoch has each conversation."""
+    """A table of a mixture: conversations, the scenes that they are about, how often an epoch has each of them, and
+    whether turns see those before them.
+    """
 
     url: str
     scenes: str
     weight: float = 1.0
+    history: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Convert to plain data."""
@@ -60,8 +63,7 @@ def plan(params: Params, source: str) -> list[Stage]:
     for number in range(len(params.train.stages)):
         recipe = params.train.at(number)
         mixture = recipe.mixture or [MixtureParams(dataset=source)]
-        urls = [source if item.dataset == source else table_of(item.dataset) for item in mixture]
-        sources = tuple(_source(url, item.weight) for url, item in zip(urls, mixture, strict=True))
+        sources = tuple(_source(item, source) for item in mixture)
         stages.append(Stage(number, recipe.stages[0].name, recipe, sources))
     return stages
 
@@ -80,10 +82,16 @@ def table_of(dataset: str) -> str:
     )
 
 
-def _source(url: str, weight: float) -> Source:
+def _source(item: MixtureParams, given: str) -> Source:
+    url = given if item.dataset == given else table_of(item.dataset)
     if read_manifest(url, "conversations").rows == 0:
         raise InputError(f"{url}: has no conversations to train on")
-    return Source(url, scenes_of(url), weight)
+    return Source(url, scenes_of(url), item.weight, item.history)
+
+
+def epoch_rows(sources: Sequence[Source]) -> int:
+    """Return the conversations in one epoch of a mixture."""
+    return round(sum(s.weight * read_manifest(s.url, "conversations").rows for s in sources))
 
 
 def data_of(stages: Sequence[Stage]) -> dict[str, str]:

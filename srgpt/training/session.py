@@ -35,7 +35,7 @@ from srgpt.training.initialise import initialise
 from srgpt.training.loop import Batch, Outcome, start_engine, train
 from srgpt.training.lora import add_adapters, merged_weights, quantization, save_adapter
 from srgpt.training.metrics import UNDELIVERED, Delivery, Log, Reporter
-from srgpt.training.plan import SUMMARY, Source
+from srgpt.training.plan import SUMMARY, Source, epoch_rows
 from srgpt.training.preparation import prepare
 from srgpt.training.recipe import optimizer_steps, precision
 from srgpt.training.trainable import choose, start_depth
@@ -59,8 +59,8 @@ def make_tokenizer(params: TrainParams, urls: Sequence[str]) -> PreTrainedTokeni
 
 def open_data(sources: Sequence[Source], processor: SrgptProcessor) -> ConversationDataset:
     """Return the data of a stage."""
-    if len(sources) > 1 or sources[0].weight != 1:
-        raise SrgptError("train.mixture: only one table of weight 1 can be trained on yet")
+    if len(sources) > 1 or sources[0].weight != 1 or sources[0].history:
+        raise SrgptError("train.mixture: only one table of weight 1, without history, can be trained on yet")
     return ConversationDataset(sources[0].url, sources[0].scenes, processor)
 
 
@@ -77,7 +77,7 @@ class Session:
         self.model, self.processor = self._start(recipe, sources)
         self.dataset = open_data(sources, self.processor)
         self.recipe = recipe.model_copy(
-            update={"steps": optimizer_steps(recipe, len(self.dataset), world), "epochs": None}
+            update={"steps": optimizer_steps(recipe, epoch_rows(sources), world), "epochs": None}
         )
         self._start_values()
         choose(self.model, self.recipe)

@@ -10,7 +10,7 @@ import yaml
 
 from srgpt.errors import InputError
 from srgpt.params import build, load
-from srgpt.training.plan import data_of, plan, table_of, warn_of_undeclared
+from srgpt.training.plan import data_of, epoch_rows, plan, table_of, warn_of_undeclared
 from tests.training.data import tiny_params, write_dataset
 
 
@@ -54,6 +54,7 @@ def test_a_stage_reads_its_mixture_or_the_source(tmp_path: Path) -> None:
         ("data/imported/captions/conversations", 0.5),
     ]
     assert Path(second.sources[0].scenes).name == "perceived"
+    assert epoch_rows(second.sources) == 2 * 2 + round(0.5 * 3)
     assert first.folder(Path("work")).as_posix() == "work/1-align"
     assert (first.params.trainable, second.params.trainable[0]) == (["mm_projector"], "vision_tower")
     (only,) = plan(tiny_params(tmp_path), "data/conversations/train")

@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 
 from srgpt.model.loading import load_model
 from srgpt.stages.train import run
-from srgpt.tracking import connect
+from srgpt.tracking import Lineage, connect, start_run
+from srgpt.training.launch import launch
+from srgpt.training.plan import plan
+from srgpt.training.worker import Job
 from tests.training.data import tiny_params, write_dataset
 
 
@@ -94,3 +97,30 @@ def test_a_depth_connector_that_starts_from_the_rgb_one(tmp_path, source, base):
     weights = load_file(tmp_path / "model" / "model.safetensors")
     extractor = "region_extractor.{}_projector.weight"
     assert torch.equal(weights[extractor.format("depth")], weights[extractor.format("rgb")])
+
+
+@pytest.mark.parametrize("zero", [0, *(pytest.param(z, marks=pytest.mark.slow) for z in (1, 2, 3))])
+def test_adapters_go_on_from_a_checkpoint_to_the_same_weights(tmp_path, source, base, zero):
+    lora = {"rank": 2, "dropout": 0.0}
+    params = tiny_params(tmp_path, init=str(base), lora=lora, trainable=["mm_projector"], zero_stage=zero)
+    (stage,) = plan(params, source)
+    connect(params.tracking)
+    with start_run(params.tracking, "test", stage="train", lineage=Lineage.of(params, {})) as active:
+        sources = [s.to_json() for s in stage.sources]
+        job = Job(params.dump(), 0, sources, {}, str(tmp_path / "work"), active.id, str(base))
+        (tmp_path / "work").mkdir()
+        found = []
+        for _ in range(2):  # checkpoints of steps 2 and 4 stay, as after a kill at step 5
+            launch(job, 1, tmp_path / "job.json")
+            summary = json.loads((tmp_path / "work" / "training.json").read_text())
+            found.append(
+                (
+                    summary["resumed_at"],
+                    summary["final_loss"],
+                    load_file(tmp_path / "work" / "model.safetensors"),
+                )
+            )
+    (first, loss, weights), (second, loss_again, again) = found
+    assert (first, second) == (0, 4)
+    assert loss == loss_again
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
