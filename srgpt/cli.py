@@ -239,8 +239,10 @@ def export(
 
 @app.command("import", rich_help_panel=_EXCHANGE)
 def import_(
-    source: Annotated[str, typer.Option("--in", help="File or URL: a JSON array, or JSON lines.")],
-    form: Annotated[str, typer.Option("--format", help="osd (Open Spatial Dataset) or llava.")] = "osd",
+    source: Annotated[str, typer.Option("--in", help="File or URL: a JSON array, JSON lines, CSV.")],
+    form: Annotated[
+        str, typer.Option("--format", help="osd (Open Spatial Dataset), llava or captions.")
+    ] = "osd",
     images: Annotated[str | None, typer.Option("--images", help="Folder or URL of the pictures.")] = None,
     depth: Annotated[
         str | None, typer.Option("--depth", help="Folder or URL of relative depth pictures.")
@@ -258,7 +260,7 @@ def import_(
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Import the first so many rows.")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the pictures.")] = "",
 ) -> None:
-    """Read conversations that others have released: OSD or LLaVA JSON, of any size; resumes.
+    """Read what others have released: OSD or LLaVA JSON, pictures with captions; of any size; resumes.
 
     Writes OUT/scenes and OUT/conversations; train on the latter. Example: srgpt import --in result.json
     --images openimages/train --depth depth

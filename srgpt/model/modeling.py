@@ -217,7 +217,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            use_cache=use_cache,
+            use_cache=use_cache if labels is None else False,
             **kwargs,
         )
         if labels is None:
@@ -225,7 +225,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return result
         hidden = outputs.last_hidden_state[:, :-1]
         chosen = labels[:, 1:] != -100
-        logits_NV = self.llm.get_output_embeddings()(hidden[chosen]).float()
+        logits_NV = self._logits(hidden[chosen])
         losses = nn.functional.cross_entropy(logits_NV, labels[:, 1:][chosen], reduction="none")
         weights = torch.ones_like(losses) if loss_weights is None else loss_weights[:, 1:][chosen]
         divisor = weights.sum().clamp_min(1) if loss_divisor is None else loss_divisor
@@ -240,6 +240,15 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"call model.llm.set_attn_implementation({PACKED!r}) before training on packed batches"
             )
         return inputs_embeds.new_zeros((1, 1, 1, 1))
+
+    def _logits(self, hidden_ND: Tensor) -> Tensor:
+        """Return what the language model makes of its last hidden states: its head, scaled and capped as it does."""
+        config = self.llm.config
+        logits: Tensor = self.llm.get_output_embeddings()(hidden_ND).float()
+        logits = logits * (getattr(config, "logit_scale", None) or 1)  # Cohere
+        logits = logits / (getattr(config, "logits_scaling", None) or 1)  # Granite
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Any, is_first_iteration: bool | None = False, **kwargs: Any
