@@ -101,18 +101,16 @@ class Packer:
 
     def _answer(self, text: str) -> tuple[list[int], list[float]]:
         if text not in self._answers:
-            ids = self.processor.answer_ids(text)
-            self._answers[text] = ids, self._weights(text)
+            ids, covers = self.processor.encode_answer(text)
+            self._answers[text] = ids, self._weights(text, covers)
         return self._answers[text]
 
-    def _weights(self, text: str) -> list[float]:
-        encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    def _weights(self, text: str, covers: list[tuple[int, int]]) -> list[float]:
         spans = [(m.span(), self.key_weight) for m in _STATED.finditer(text)]
         spans += [(m.span(), self.key_weight**0.5) for m in _WHOLE.finditer(text)]
-        weights = [1.0] * (len(encoded["input_ids"]) + 1)  # and the end token
-        for k, (start, end) in enumerate(encoded["offset_mapping"]):
-            weights[k] = next((w for (a, b), w in spans if start < b and a < end), 1.0)
-        return weights
+        return [
+            next((w for (a, b), w in spans if start < b and a < end), 1.0) for start, end in covers
+        ]
 
 
 def _append(

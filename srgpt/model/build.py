@@ -18,9 +18,9 @@ from transformers import (
 
 from srgpt.model.configuration import SrgptConfig
 from srgpt.model.modeling import SrgptForConditionalGeneration
-from srgpt.model.processing import SrgptProcessor
+from srgpt.model.processing import SrgptProcessor, cut_template
 from srgpt.model.prompts import DEPTH, IMAGE, MASK
-from srgpt.model.tokenizer import token_id
+from srgpt.model.tokenizer import token_id, vocabulary_size
 from srgpt.model.vision import fix_positions
 from srgpt.params import ModelParams, TextParams, VisionParams
 
@@ -66,8 +66,8 @@ def build_model(
             )
         if params.text.pretrained is not None:
             model.llm = AutoModelForCausalLM.from_pretrained(params.text.pretrained, dtype=torch.float32)
-            if model.llm.get_input_embeddings().num_embeddings < len(tokenizer):
-                model.llm.resize_token_embeddings(len(tokenizer))
+            if model.llm.get_input_embeddings().num_embeddings < vocabulary_size(tokenizer):
+                model.llm.resize_token_embeddings(vocabulary_size(tokenizer))
             model.config.text_config = model.llm.config
     model.generation_config = generation_config(model, tokenizer)
     return model
@@ -76,9 +76,10 @@ def build_model(
 def generation_config(
     model: SrgptForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> GenerationConfig:
-    """Return greedy decoding that stops at the tokenizer's end token and at the language model's own."""
+    """Return greedy decoding that stops at the tokenizer's end token, the template's and the language model's."""
     own = model.llm.generation_config.eos_token_id if model.llm.generation_config is not None else None
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    taught = tokenizer.convert_tokens_to_ids(cut_template(tokenizer, 1).end)
+    ends = {tokenizer.eos_token_id, taught, *(own if isinstance(own, list) else [own])} - {None}
     return GenerationConfig(
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,
