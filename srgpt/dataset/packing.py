@@ -108,9 +108,7 @@ class Packer:
     def _weights(self, text: str, covers: list[tuple[int, int]]) -> list[float]:
         spans = [(m.span(), self.key_weight) for m in _STATED.finditer(text)]
         spans += [(m.span(), self.key_weight**0.5) for m in _WHOLE.finditer(text)]
-        return [
-            next((w for (a, b), w in spans if start < b and a < end), 1.0) for start, end in covers
-        ]
+        return [next((w for (a, b), w in spans if start < b and a < end), 1.0) for start, end in covers]
 
 
 def _append(

@@ -76,8 +76,13 @@ def build_model(
 def generation_config(
     model: SrgptForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> GenerationConfig:
-    """Return greedy decoding that stops at the tokenizer's end token, the template's and the language model's."""
-    own = model.llm.generation_config.eos_token_id if model.llm.generation_config is not None else None
+    """Return greedy decoding that stops at the ends of the tokenizer, its template and the language model."""
+    own = model.llm.generation_config
+    return greedy_decoding(tokenizer, None if own is None else own.eos_token_id)
+
+
+def greedy_decoding(tokenizer: PreTrainedTokenizerBase, own: int | list[int] | None) -> GenerationConfig:
+    """Return greedy decoding that stops at a language model's ``own`` ends, the tokenizer's and its template's."""
     taught = tokenizer.convert_tokens_to_ids(cut_template(tokenizer, 1).end)
     ends = {tokenizer.eos_token_id, taught, *(own if isinstance(own, list) else [own])} - {None}
     return GenerationConfig(
