@@ -49,7 +49,10 @@ def llama_3_tokenizer() -> PreTrainedTokenizerFast:
         SAID, trainers.BpeTrainer(vocab_size=380, initial_alphabet=alphabet, show_progress=False)
     )
     inner.add_special_tokens(
-        [AddedToken(t, special=True, normalized=False) for t in (*LLAMA_3_SPECIAL, "[PAD]", "<mask>", "<depth>")]
+        [
+            AddedToken(t, special=True, normalized=False)
+            for t in (*LLAMA_3_SPECIAL, "[PAD]", "<mask>", "<depth>")
+        ]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=inner,
@@ -74,9 +77,7 @@ def llama_2_tokenizer() -> PreTrainedTokenizerFast:
         words, trainers.BpeTrainer(vocab_size=400, special_tokens=special[:3], show_progress=False)
     )
     model = json.loads(inner.to_str())
-    vocabulary = {
-        token: k for k, token in enumerate(dict.fromkeys([*special, *model["model"]["vocab"]]))
-    }
+    vocabulary = {token: k for k, token in enumerate(dict.fromkeys([*special, *model["model"]["vocab"]]))}
     model["model"]["vocab"] = vocabulary
     model["added_tokens"] = [t for t in model["added_tokens"] if t["content"] in special[:3]]
     inner = Tokenizer.from_str(json.dumps(model))
@@ -95,7 +96,11 @@ TOKENIZERS = {"llama_3": llama_3_tokenizer, "vicuna_v1": llama_2_tokenizer}
 
 
 def make_released(
-    folder: Path, family: str = "llama_3", dtype: torch.dtype = torch.float32, seed: int = 0, head: bool = True
+    folder: Path,
+    family: str = "llama_3",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    head: bool = True,
 ) -> Path:
     """Write a random checkpoint of the 8B model's layout, 54 x 54 pixels in patches of 2."""
     torch.manual_seed(seed)
@@ -217,7 +222,9 @@ class Reference:
         config = json.loads((folder / "vision_tower" / "config.json").read_text())
         names = set(SiglipVisionConfig().to_dict())
         self.tower = SiglipVisionModel(
-            SiglipVisionConfig(**{k: v for k, v in config.items() if k in names and k != "transformers_version"})
+            SiglipVisionConfig(
+                **{k: v for k, v in config.items() if k in names and k != "transformers_version"}
+            )
         )
         prefix = "" if "post_layernorm.weight" in self.tower.state_dict() else "vision_model."
         self.tower.load_state_dict(

@@ -11,6 +11,7 @@ from srgpt.model.prompts import PromptTemplate, region_mentions, region_text
 from srgpt.model.tokenizer import train_tokenizer
 from tests.model.tiny import TEXTS, make_tiny
 
+
 def test_regions_become_what_the_inputs_allow():
     question = "Is <region0> left of <region1>, or is <region0> right?"
     assert region_text(question, 2, "rgbd", ()) == (
