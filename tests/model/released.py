@@ -156,7 +156,7 @@ def make_released(
 def _write_llm(folder: Path, tokenizer: PreTrainedTokenizerFast, dtype: torch.dtype) -> dict[str, Any]:
     fields = {
         "hidden_size": HIDDEN, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2,
-        "num_key_value_heads": 1, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "num_key_value_heads": 1, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "hidden_act": "silu",
         "vocab_size": len(tokenizer), "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
         "tie_word_embeddings": False, "initializer_range": 0.2, "attention_bias": False, "attention_dropout": 0.0,
         "use_cache": True, "pretraining_tp": 1, "rope_theta": 500000.0, "rope_scaling": None,
