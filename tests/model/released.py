@@ -24,7 +24,7 @@ from transformers import (
 
 from tests.model.tiny import TEXTS
 
-CHANNELS, HIDDEN, IMAGE_SIZE, PATCH, GRID = 16, 24, 54, 2, 27
+CHANNELS, HIDDEN, IMAGE_SIZE, PATCH, GRID = 16, 32, 54, 2, 27
 LLAMA_3_SPECIAL = (
     "<|begin_of_text|>",
     "<|end_of_text|>",

@@ -279,7 +279,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "extra": (weights_of("mm_projector", lambda w: w.update(intruder=torch.zeros(1))),
               r"mm_projector: .*1 unexpected \(intruder\)"),
     "shape": (weights_of("region_extractor", lambda w: w.update({"rgb_projector.bias": torch.zeros(23)})),
-              r"1 of another shape \(rgb_projector\.bias is \[23\], not \[24\]\)"),
+              r"1 of another shape \(rgb_projector\.bias is \[23\], not \[32\]\)"),
     "many": (weights_of("vision_tower", lambda w: [w.pop(k) for k in sorted(w)[:5]]), r"5 missing \(.*, \.\.\.\)"),
     "tower of later transformers": (
         weights_of("vision_tower", lambda w: [w.update({k[13:]: w.pop(k)}) for k in list(w)]),
@@ -315,7 +315,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "layer": (config_of("", mm_vision_select_layer=...), "mm_vision_select_layer is None"),
     "layers of the model": (config_of("llm", num_hidden_layers=10**9), "the weights have 2 layers"),
     "layers of the tower": (config_of("vision_tower", num_hidden_layers=2), "the weights have 3 layers"),
-    "hidden size": (config_of("llm", hidden_size=32), "of another shape"),
+    "hidden size": (config_of("llm", hidden_size=48), "of another shape"),
     "hidden text": (config_of("llm", hidden_size="wide"), "not a configuration of llama"),
     "no heads": (config_of("llm", num_attention_heads=0), "not a configuration of llama"),
     "vast": (config_of("llm", hidden_size=2**62, num_attention_heads=2), "sizes make no model|another shape"),

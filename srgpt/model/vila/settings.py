@@ -52,7 +52,7 @@ _OLD_NAMES = {"torch_dtype", "rope_theta", "rope_scaling"}
 
 _CONFIG_ERRORS = (
     StrictDataclassError, TypeError, ValueError, KeyError, AttributeError, ArithmeticError, RuntimeError,
-    IndexError,
+    IndexError, AssertionError,
 )  # fmt: skip
 """What transformers and torch raise for sizes that make no model."""
 
@@ -91,7 +91,8 @@ def read_config(folder: Path) -> SrgptConfig:
 def check_grid(where: Path, config: SrgptConfig) -> None:
     """Raise :class:`InputError` for a tower of another grid than the reference's."""
     vision = config.vision_config
-    if vision.patch_size < 1 or config.grid != GRID:
+    sizes = vision.image_size, vision.patch_size
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or config.grid != GRID:
         raise InputError(
             f"{where}: images of {vision.image_size} and patches of {vision.patch_size} pixels; the reference's "
             f"connector needs {GRID} x {GRID} patches"

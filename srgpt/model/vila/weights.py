@@ -25,7 +25,7 @@ SIZES = {"F32": 4, "F16": 2, "BF16": 2}
 """Bytes of a number, by the types that weights may have."""
 
 SHARD_BYTES = 2 * 10**9
-"""A file of weights is no larger, unless it holds a single tensor; a conversion needs this much memory twice."""
+"""A file of weights is no larger, unless it holds a single tensor; a conversion needs about as much memory."""
 
 _SHOWN = 3
 """Tensors that an error names."""
