@@ -91,6 +91,8 @@ def test_the_result_is_a_model_that_answers(imported: Path) -> None:
     assert processor.depth_id == rows - 1
     assert processor.depth_encoding == "relative"
     assert processor.template.image_tokens == model.config.image_tokens == 196
+    lineage = json.loads((imported / "lineage.json").read_text())
+    assert (lineage["profile"], lineage["run_id"], lineage["data"]) == ("imported", "", {})
 
 
 def test_the_exported_language_model_stands_alone(imported: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from srgpt.model.tokenizer import add_placeholders, token_id
 from srgpt.model.vila.plan import KEPT, Plan, copy_files, read_tokenizer, side_files
 from srgpt.model.vila.settings import CONFIG, PARTS, by_part, expected_tensors, read_config
 from srgpt.model.vila.weights import StoredTensor, check_tensors, list_tensors
+from srgpt.storage import digest, write_json
+from srgpt.tracking import Lineage, git_commit
 
 LAYOUT = "srgpt"
 _DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -46,6 +48,7 @@ def plan_import(source: Path, template: str | None = None) -> Plan:
     kept, left_out = side_files(source)
 
     def write_rest(folder: Path) -> None:
+        write_json(str(folder / "lineage.json"), vars(_lineage(weights)))
         copy_files(source, kept, folder / KEPT)
         config.architectures = ["SrgptForConditionalGeneration"]
         config.save_pretrained(folder)
@@ -54,6 +57,12 @@ def plan_import(source: Path, template: str | None = None) -> Plan:
         _processor(tokenizer, config).save_pretrained(folder)
 
     return Plan(LAYOUT, {"": weights}, write_rest, tuple(map(str, left_out)))
+
+
+def _lineage(weights: dict[str, StoredTensor]) -> Lineage:
+    """Return the lineage of an imported model: no run and no data of ours, and the layout of its weights."""
+    listed = {name: (tensor.shape, tensor.dtype) for name, tensor in weights.items()}
+    return Lineage(git_commit(), "imported", digest(listed)[:16])
 
 
 def _processor(tokenizer: PreTrainedTokenizerBase, config: SrgptConfig) -> SrgptProcessor:
