@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from srgpt.model.loading import load_model
 from srgpt.model.vila import convert
 from srgpt.serving.engine import Engine
@@ -11,6 +13,7 @@ from tests.export.tiny import benchmark, params
 from tests.model.released import make_released
 
 
+@pytest.mark.slow
 def test_an_imported_checkpoint_is_exported_with_parity(tmp_path: Path) -> None:
     make_released(tmp_path / "released")
     convert(str(tmp_path / "released"), str(tmp_path / "ours"))
