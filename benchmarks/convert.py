@@ -77,7 +77,7 @@ def main() -> None:
 
 def make_released(folder: Path) -> None:
     config = SrgptConfig(
-        SiglipVisionConfig(**VISION), LlamaConfig(**TEXT), VOCABULARY, MASK, DEPTH, "penultimate", "bilinear"
+        SiglipVisionConfig(**VISION), LlamaConfig(**TEXT), VOCABULARY, MASK, DEPTH, "penultimate", "reference"
     )
     shapes = expected_tensors(config, folder)
     ids = {"llm_mask_token_id": MASK, "llm_depth_token_id": DEPTH}

@@ -501,8 +501,12 @@ class ModelParams(Section):
 
     vision: VisionParams = VisionParams()
     text: TextParams = TextParams()
-    depth_encoding: Literal["relative", "metric"] = "metric"
-    """How depth becomes an image: the reference's inverse depth per image, or log depth of a fixed scale."""
+    depth: Literal["none", "relative", "metric"] = "metric"
+    """What the model is told of depth: nothing; SpatialRGPT's grey image of inverse depth, which has no scale; or
+    points of each region's surface in metres, which need the camera."""
+    mask_pooling: Literal["area", "reference"] = "area"
+    """How features are pooled under a mask: by the area that it covers, or as SpatialRGPT does, which can lose small
+    regions."""
 
 
 class TrainParams(Section):
@@ -527,6 +531,8 @@ class TrainParams(Section):
     root; wording and decimals count 1."""
     rgb_share: Share = 0.15
     """Share of samples trained without depth, so that one model answers with and without."""
+    boxes_share: Share = 0.0
+    """Share of samples trained with the regions' boxes in words instead of regions: the control without regions."""
     blind_share: Share = 0.1
     """Share of samples trained without any picture, so that the blind control knows what text alone gives."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
@@ -538,6 +544,10 @@ class TrainParams(Section):
     log_steps: Count = 10
     data_workers: Annotated[int, Field(ge=0)] = 0
     """Processes per rank that read and collate ahead; 0 does it between steps."""
+    cache_mb: Annotated[int, Field(ge=0)] = 1024
+    """Memory for prepared pictures in each process that reads: data that fits is decoded once."""
+    window_mb: Count = 1024
+    """Memory for shards that are shuffled together, encoded, in each process that reads. It changes the order."""
 
 
 class EvaluateParams(Section):

@@ -13,7 +13,7 @@ from srgpt.evaluation.grading import grade
 from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
 from srgpt.model.loading import load_model
 from srgpt.model.pixels import Picture
-from srgpt.model.processing import Question
+from srgpt.model.processing import Question, box_shares
 from srgpt.model.prompts import Inputs
 from srgpt.records import CATEGORIES, Conversation, Prediction, Rejected, Scene
 
@@ -31,7 +31,9 @@ class Asked:
         """Return the questions as the processor takes them."""
         picture = None if inputs == "blind" else self.picture
         turns = [self.conversation.turns[i] for i in self.turns]
-        return [Question(t.question, t.regions, picture) for t in turns]
+        return [
+            Question(t.question, t.regions, picture, box_shares(self.conversation, t.regions)) for t in turns
+        ]
 
 
 class Predictor:

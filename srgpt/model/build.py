@@ -32,7 +32,7 @@ def build_processor(params: ModelParams, tokenizer: PreTrainedTokenizerBase) -> 
         tokenizer,
         image_size=config.vision_config.image_size,
         image_tokens=config.image_tokens,
-        depth_encoding=params.depth_encoding,
+        depth=params.depth,
     )
 
 
@@ -45,6 +45,8 @@ def build_config(params: ModelParams, tokenizer: PreTrainedTokenizerBase) -> Srg
         mask_token_id=token_id(tokenizer, MASK),
         depth_token_id=token_id(tokenizer, DEPTH),
         feature_layer=params.vision.feature_layer,
+        mask_pooling=params.mask_pooling,
+        depth=params.depth,
     )
 
 

@@ -7,8 +7,10 @@ from typing import Any, Literal
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from srgpt.model.pixels import DepthInput
+
 FeatureLayer = Literal["last", "penultimate"]
-MaskPooling = Literal["area", "bilinear"]
+MaskPooling = Literal["area", "reference"]
 
 
 class SrgptConfig(PreTrainedConfig):
@@ -18,7 +20,9 @@ class SrgptConfig(PreTrainedConfig):
     model's; both may be plain dicts with a ``model_type``. The token ids are those of the placeholders that
     features replace. ``feature_layer``: ``last`` ends in the tower's norm, ``penultimate`` is the reference's
     un-normed ``hidden_states[-2]``. ``mask_pooling``: ``area`` weighs a feature cell by the part of it that
-    the mask covers, ``bilinear`` reproduces the reference's sampling of the mask.
+    the mask covers, ``reference`` samples the mask as SpatialRGPT does. ``depth``: what becomes a ``<depth>`` token:
+    nothing, the ``relative`` depth image under the mask, as in the reference, or the region's ``metric`` points,
+    encoded with ``point_channels`` channels.
     """
 
     model_type = "srgpt"
@@ -33,6 +37,8 @@ class SrgptConfig(PreTrainedConfig):
         depth_token_id: int = 5,
         feature_layer: FeatureLayer = "last",
         mask_pooling: MaskPooling = "area",
+        depth: DepthInput = "relative",
+        point_channels: int = 128,
         **kwargs: Any,
     ) -> None:
         self.vision_config = _sub_config(vision_config, "siglip_vision_model")
@@ -42,6 +48,8 @@ class SrgptConfig(PreTrainedConfig):
         self.depth_token_id = depth_token_id
         self.feature_layer = feature_layer
         self.mask_pooling = mask_pooling
+        self.depth = depth
+        self.point_channels = point_channels
         # the language model ties, or does not tie, its own embeddings
         kwargs["tie_word_embeddings"] = getattr(self.text_config, "tie_word_embeddings", False)
         super().__init__(**kwargs)

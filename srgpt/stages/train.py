@@ -29,7 +29,7 @@ _JOB = "job.json"
 _SUMMARY = "training.json"
 """Written last: with it, the model is whole."""
 
-_NEUTRAL = {"dataset", "log_steps", "checkpoint_steps", "data_workers"}
+_NEUTRAL = {"dataset", "log_steps", "checkpoint_steps", "data_workers", "cache_mb"}
 """Keys of the ``train`` section that do not change the model; ``dataset`` only names the usual source."""
 
 
@@ -67,7 +67,7 @@ def chosen_params(params: Params) -> dict[str, Any]:
     for part in ("vision", "text"):
         sizes = getattr(train.model, part).model_dump(mode="json")
         flat |= {f"{part}.{k}": v for k, v in sizes.items()}
-    flat["depth_encoding"] = train.model.depth_encoding
+    flat["depth"] = train.model.depth
     return {**flat, "seed": params.seed, "profile": params.profile}
 
 

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from srgpt.dataset.collator import Batch, model_inputs, to_device
 from srgpt.dataset.sampler import PermutationSampler, SamplerState
 from srgpt.errors import SrgptError
 from srgpt.params import TrainParams
 from srgpt.training import checkpoint
 from srgpt.training.metrics import Reporter
 from srgpt.training.recipe import deepspeed_config, learning_rate, parameter_groups
-
-Batch = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def train(
     stream = batches()
     while done < params.steps:
         waiting = time.perf_counter()
-        batch = {k: v.to(engine.device) for k, v in next(stream).items()}
+        batch = to_device(next(stream), engine.device)
         waited = time.perf_counter() - waiting
         rate = learning_rate(done, params)
         loss, tokens, norm = _step(engine, batch, rate)
@@ -95,13 +94,13 @@ def _step(engine: Any, batch: Batch, rate: float) -> tuple[float, int, float]:
     """
     world = dist.get_world_size()
     weight = torch.where(batch["labels"][:, 1:] != -100, batch["loss_weights"][:, 1:], 0.0).sum()
-    tokens = (batch["position_ids"] > 0).sum()
+    tokens = torch.tensor(batch["input_ids"].numel(), device=weight.device)
     totals = torch.stack([weight.double(), tokens.double()])
     dist.all_reduce(totals)
     for group in engine.optimizer.param_groups:
         group["lr"] = rate * group["rate"]
     # DeepSpeed averages gradients over ranks: the divisor is the mean of the ranks' weights
-    loss = engine(**batch, loss_divisor=(totals[0] / world).float()).loss
+    loss = engine(**model_inputs(batch), loss_divisor=(totals[0] / world).float()).loss
     engine.backward(loss)
     # without ZeRO, DeepSpeed clips by a norm that it does not tell
     grads = [p.grad for p in engine.module.parameters() if p.grad is not None]

@@ -10,7 +10,7 @@ from torch import nn
 
 from srgpt.params import TrainParams
 
-VISION = ("vision_tower", "region_extractor")
+VISION = ("vision_tower", "region_extractor.feature", "region_extractor.rgb", "region_extractor.depth")
 """What ``train.vision_rate`` slows down: the parts whose features the language model learns to compare."""
 
 

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from srgpt.dataset.collator import Collator
+from srgpt.dataset import loader
+from srgpt.dataset.collator import Batch, Collator
+from srgpt.dataset.mixture import Mixture, MixtureSource
 from srgpt.dataset.packing import Packer
-from srgpt.dataset.reading import ConversationDataset, conversation_texts
+from srgpt.dataset.reading import conversation_texts
 from srgpt.dataset.sampler import PermutationSampler
+from srgpt.model.attention import PACKED
 from srgpt.model.build import build_model, build_processor
 from srgpt.model.modeling import SrgptForConditionalGeneration
 from srgpt.model.processing import SrgptProcessor
+from srgpt.model.prompts import Inputs
 from srgpt.model.tokenizer import load_tokenizer, train_tokenizer
 from srgpt.params import Params, TrainParams
 from srgpt.progress import progress_bar
-from srgpt.storage import read_manifest, write_json
+from srgpt.storage import write_json
 from srgpt.tracking import Lineage, Run, connect
 from srgpt.training.checkpoint import write_errors
 from srgpt.training.initialise import initialise
-from srgpt.training.loop import Batch, Outcome, start_engine, train
+from srgpt.training.loop import Outcome, start_engine, train
 from srgpt.training.metrics import UNDELIVERED, Delivery, Log, Reporter
 from srgpt.training.recipe import precision
 from srgpt.training.worker import CHECKPOINTS
@@ -58,12 +61,18 @@ class Session:
         self.run_id, self.rank, self.world = run_id, rank, world
         tokenizer = make_tokenizer(self.recipe, source)
         self.processor: SrgptProcessor = build_processor(self.recipe.model, tokenizer)
-        self.dataset = ConversationDataset(source, scenes, self.processor)
+        self.dataset = Mixture(
+            [MixtureSource(source, scenes)],
+            self.processor,
+            cache_mb=self.recipe.cache_mb,
+            window_mb=self.recipe.window_mb,
+        )
         self.model: SrgptForConditionalGeneration = build_model(self.recipe.model, tokenizer, params.seed)
+        self.model.llm.set_attn_implementation(PACKED)
         if self.recipe.model.vision.pretrained is None and self.recipe.model.text.pretrained is None:
             initialise(self.model, self._first_batch(), params.seed)
         self.sampler = PermutationSampler(
-            self.dataset.shard_rows,
+            self.dataset.streams,
             batch=self.recipe.batch_images,
             seed=params.seed,
             fingerprint=self.dataset.fingerprint,
@@ -87,31 +96,24 @@ class Session:
             )
         self._save(engine, outcome)
 
-    def _collator(self, rgb_share: float, blind_share: float) -> Collator:
+    def _collator(self, shares: Mapping[Inputs, float]) -> Collator:
         packer = Packer(
             self.processor, key_weight=self.recipe.key_weight, max_length=self.recipe.model.text.max_length
         )
-        return Collator(packer, seed=self.params.seed, rgb_share=rgb_share, blind_share=blind_share)
+        return Collator(packer, seed=self.params.seed, shares=shares)
 
     def _first_batch(self) -> Batch:
         """Return the dataset's first pictures, complete: the same on every rank."""
-        rows = range(min(INITIAL_IMAGES, self.dataset.shard_rows[0]))
-        return self._collator(0.0, 0.0)([self.dataset[(0, row)] for row in rows])
+        rows = range(min(INITIAL_IMAGES, len(self.dataset)))
+        return self._collator({})([self.dataset[(0, row)] for row in rows])
 
     def batches(self) -> Iterator[Batch]:
         """Yield this rank's batches from where the sampler stands, without end."""
-        collator = self._collator(self.recipe.rgb_share, self.recipe.blind_share)
-        workers = self.recipe.data_workers
-        loader: DataLoader[Any] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]
-            batch_sampler=self.sampler,  # type: ignore[arg-type]
-            collate_fn=collator,
-            num_workers=workers,
-            # fsspec's event loop does not survive a fork
-            multiprocessing_context="forkserver" if workers else None,
-            persistent_workers=bool(workers),
+        recipe = self.recipe
+        collator = self._collator(
+            {"blind": recipe.blind_share, "boxes": recipe.boxes_share, "rgb": recipe.rgb_share}
         )
-        yield from loader
+        return loader.batches(self.dataset, self.sampler, collator, workers=self.recipe.data_workers)
 
     @contextlib.contextmanager
     def _delivery(self) -> Iterator[Log]:
@@ -147,8 +149,7 @@ class Session:
         with write_errors(self.folder):
             self.model.save_pretrained(self.folder, state_dict=weights)
             self.processor.save_pretrained(self.folder)
-        data = {read_manifest(self.dataset.source).dataset: self.dataset.fingerprint}
-        lineage = Lineage.of(self.params, data, self.run_id)
+        lineage = Lineage.of(self.params, self.dataset.data, self.run_id)
         write_json(str(self.folder / "lineage.json"), vars(lineage))
         write_json(str(self.folder / "training.json"), self._summary(outcome, count))
 

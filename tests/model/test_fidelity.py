@@ -10,16 +10,19 @@ from PIL import Image
 from tokenizers import AddedToken, Tokenizer, models
 from transformers import LlamaConfig, PreTrainedTokenizerFast, SiglipVisionConfig
 
+from srgpt.dataset.packing import Packer
 from srgpt.errors import InputError
 from srgpt.model import SrgptConfig
 from srgpt.model.loading import load_model
 from srgpt.model.pixels import make_picture, normalise
-from srgpt.model.processing import Question, cut_template
+from srgpt.model.processing import Question, View, cut_template
+from srgpt.model.prompts import region_marks
 from srgpt.model.region import RegionExtractor
 from srgpt.model.templates import LLAMA_3, TEMPLATES, VICUNA_V1, template_for
 from srgpt.model.tokenizer import add_placeholders, load_tokenizer, vocabulary_size
 from srgpt.model.vila import convert
 from srgpt.model.vila.settings import by_part, expected_tensors
+from srgpt.records import AskedRegion, Conversation, Turn
 from tests.model.released import (
     IMAGE_SIZE,
     TOKENIZERS,
@@ -74,7 +77,7 @@ def released_8b() -> SrgptConfig:
         num_key_value_heads=8, vocab_size=128259, rope_theta=500000.0,
     )  # fmt: skip
     ids = {"image_token_id": 128259, "mask_token_id": 128257, "depth_token_id": 128258}
-    return SrgptConfig(vision, text, feature_layer="penultimate", mask_pooling="bilinear", **ids)
+    return SrgptConfig(vision, text, feature_layer="penultimate", mask_pooling="reference", **ids)
 
 
 def test_tensors_of_the_8b_model() -> None:
@@ -118,7 +121,7 @@ def test_tensors_of_the_8b_model() -> None:
 
 
 def test_refinement_of_one_cell_by_hand() -> None:
-    extractor = RegionExtractor(2, 3, "bilinear")
+    extractor = RegionExtractor(2, 3, "reference")
     torch.manual_seed(0)
     for parameter in extractor.parameters():
         parameter.data.normal_()
@@ -151,7 +154,7 @@ def test_refinement_of_one_cell_by_hand() -> None:
 
 def test_bilinear_pooling_by_hand() -> None:
     """A mask of 4 x 4 pixels on 2 x 2 cells: each cell samples at the middle of its four pixels."""
-    extractor = RegionExtractor(1, 1, "bilinear")
+    extractor = RegionExtractor(1, 1, "reference")
     mask = torch.tensor([[[1.0, 1, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]]])
     tokens = torch.tensor([[[10.0], [20], [30], [40]]])  # (0, 0), (0, 1), (1, 0), (1, 1)
     pooled = extractor.pool(tokens, mask, torch.tensor([0]), 2)
@@ -184,7 +187,7 @@ def test_logits_are_the_references(folders: tuple[Path, Path], family: str) -> N
     masks[3][5:30, 10:50] = True
     masks[7][40:53, 2:9] = rng.random((13, 7)) > 0.3
     rgb = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
-    picture = processor.picture(rgb, rng.uniform(1, 9, size), masks)
+    picture = processor.picture(View(rgb, masks, rng.uniform(1, 9, size)))
     text = "Is <region0> to the left of <region1>, and how wide is <region0>?"
     batch = processor.batch([Question(text, (7, 3), picture)])
     logits = model(**batch).logits[0]
@@ -211,7 +214,9 @@ def test_logits_are_the_references(folders: tuple[Path, Path], family: str) -> N
 def test_prompt_bytes(folders: tuple[Path, Path], family: str) -> None:
     _, processor = load_model(folders[1])
     template = processor.template
-    prompt = template.prefix("rgbd") + template.turn("How wide is <region0>?", 1, "rgbd", ())
+    prompt = template.prefix("rgbd") + template.turn(
+        "How wide is <region0>?", "rgbd", region_marks("rgbd", 1), ()
+    )
     assert prompt == PROMPTS[family].replace("<image>", "<image>" * 196)
     assert f"{template.lead}ANSWER{template.end}" == ANSWERED[family].removeprefix(PROMPTS[family]).replace(
         "Region [0] is 1.25 meters.", "ANSWER"
@@ -235,6 +240,30 @@ def test_tokens_of_a_conversation_are_those_of_its_whole_text(
         assert processor.tokenizer.unk_token_id not in ids
 
 
+def test_tokens_of_a_dialogue_are_those_of_its_whole_text(folders: tuple[Path, Path], family: str) -> None:
+    """Several turns in one conversation, as the reference trains on them: only the last answer ends for good."""
+    _, processor = load_model(folders[1])
+    turns = (("How wide is <region0>?", "1.25 meters."), ("And <region0>?", "No, 2."), ("Is it?", "Yes."))
+    asked = tuple(Turn(q, a, "width_data", (0,) * q.count("<region0>"), 1.0, "metres") for q, a in turns)
+    regions = (AskedRegion(0, "chair", None, (0.0, 0.0, 5.0, 5.0)),)
+    conversation = Conversation("train", "s0", "s0-0", "cuboids", 9, 9, regions, asked)
+    for inputs, shown in (("rgbd", "<mask> <depth>"), ("blind", "Region [0]")):
+        row = Packer(processor).pack(conversation, inputs, history=True)
+        template = TEMPLATES[family]
+        opening = "<image>\n" if inputs == "rgbd" else ""
+        messages = []
+        for k, (question, answer) in enumerate(turns):
+            content = ("" if k else opening) + question.replace("<region0>", shown)
+            messages += [{"role": "user", "content": content}, {"role": "assistant", "content": answer}]
+        text = processor.tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False)
+        images = [
+            [processor.image_id] * 196 if i == -200 else [i] for i in reference_ids(processor.tokenizer, text)
+        ]
+        assert row.ids == [i for found in images for i in found]
+        ends = [label for label in row.labels if label in (processor.end_id, processor.break_id)]
+        assert ends == [processor.break_id] * 2 + [processor.end_id]
+
+
 def test_spans_of_an_answer_are_its_characters(folders: tuple[Path, Path]) -> None:
     _, processor = load_model(folders[1])
     for answer in ("Yes, 1.25 m", " led by a space", "\n\nled by lines", "é"):
@@ -249,7 +278,7 @@ def test_generation_stops_on_every_end(folders: tuple[Path, Path], family: str) 
     names = {"llama_3": ["<|end_of_text|>", "<|eot_id|>"], "vicuna_v1": ["</s>"]}[family]
     ends = sorted(processor.tokenizer.convert_tokens_to_ids(names))
     assert model.generation_config.eos_token_id == ends
-    picture = processor.picture(np.zeros((9, 9, 3), np.uint8), None, {})
+    picture = processor.picture(View(np.zeros((9, 9, 3), np.uint8), {}))
     batch = processor.batch([Question("Yes?", (), picture)], "rgb")
     for end in ends:
         embed = model.get_output_embeddings()
@@ -353,7 +382,7 @@ def test_a_template_that_says_nothing_of_answers_ends_them_with_the_tokenizers_e
 def test_images_are_squashed_bicubically_and_scaled_to_one() -> None:
     rng = np.random.default_rng(0)
     rgb = rng.integers(0, 256, (300, 500, 3), dtype=np.uint8)
-    picture = make_picture(rgb, None, {}, size=384, encoding="relative")
+    picture = make_picture(rgb, None, {}, size=384, form="relative")
     squashed = np.asarray(Image.fromarray(rgb).resize((384, 384)))  # pillow's default is bicubic
     assert np.array_equal(picture.rgb, squashed)
     values = normalise(picture.rgb)
@@ -364,7 +393,7 @@ def test_images_are_squashed_bicubically_and_scaled_to_one() -> None:
 
 def test_depth_images_are_grey_and_nearer_is_brighter() -> None:
     depth = np.array([[1.0, 2.0], [4.0, 4.0]])
-    picture = make_picture(np.zeros((2, 2, 3), np.uint8), depth, {}, size=2, encoding="relative")
+    picture = make_picture(np.zeros((2, 2, 3), np.uint8), depth, {}, size=2, form="relative")
     # inverse depth 1, 1/2, 1/4, 1/4 from its least to its greatest
     assert picture.depth.tolist() == [[255, 85], [0, 0]]
     assert np.array_equal(normalise(picture.depth)[0], normalise(picture.depth)[2])
@@ -372,6 +401,6 @@ def test_depth_images_are_grey_and_nearer_is_brighter() -> None:
 
 def test_masks_of_the_models_own_size_pass_as_they_are() -> None:
     mask = np.random.default_rng(0).random((384, 384)) > 0.5
-    picture = make_picture(np.zeros((384, 384, 3), np.uint8), None, {0: mask}, size=384, encoding="relative")
+    picture = make_picture(np.zeros((384, 384, 3), np.uint8), None, {0: mask}, size=384, form="relative")
     assert np.array_equal(picture.masks[0] == 255, mask)
     assert set(np.unique(picture.masks)) == {0, 255}

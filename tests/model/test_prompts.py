@@ -7,25 +7,27 @@ from transformers import PreTrainedTokenizerFast
 
 from srgpt.errors import InputError
 from srgpt.model.processing import SrgptProcessor, cut_template
-from srgpt.model.prompts import PromptTemplate, region_mentions, region_text
+from srgpt.model.prompts import PromptTemplate, region_marks, region_mentions, region_text
 from srgpt.model.tokenizer import train_tokenizer
 from tests.model.tiny import TEXTS, make_tiny
 
 
 def test_regions_become_what_the_inputs_allow():
     question = "Is <region0> left of <region1>, or is <region0> right?"
-    assert region_text(question, 2, "rgbd", ()) == (
+    assert region_text(question, region_marks("rgbd", 2), ()) == (
         "Is <mask> <depth> left of <mask> <depth>, or is <mask> <depth> right?"
     )
-    assert region_text(question, 2, "rgb", ()) == "Is <mask> left of <mask>, or is <mask> right?"
+    assert (
+        region_text(question, region_marks("rgb", 2), ()) == "Is <mask> left of <mask>, or is <mask> right?"
+    )
     blind = "Is Region [0] left of Region [1], or is Region [0] right?"
-    assert region_text(question, 2, "blind", ()) == blind
+    assert region_text(question, region_marks("blind", 2), ()) == blind
     assert region_mentions(question) == [0, 1, 0]
 
 
 def test_a_mention_without_region_is_an_error():
     with pytest.raises(InputError, match="<region1>"):
-        region_text("Is <region1> here?", 1, "rgb", ())
+        region_text("Is <region1> here?", region_marks("rgb", 1), ())
 
 
 @pytest.mark.parametrize("token", ["<image>", "<mask>", "<depth>", "<eos>", "<assistant>", "<pad>"])
@@ -37,7 +39,9 @@ def test_a_question_cannot_smuggle_in_special_tokens(token):
 
 def test_our_own_prompt():
     _, processor = make_tiny()
-    template = PromptTemplate("<bos><user>", "\n", "<assistant>", 4, "", "<eos>")
+    template = PromptTemplate(
+        "<bos><user>", "\n", "<assistant>", 4, end="<eos>", break_="<eos>", again="<user>"
+    )
     assert processor.template == template
     decode = processor.tokenizer.decode
     assert decode(processor.prefix_ids("rgbd")) == "<bos><user><image><image><image><image>"

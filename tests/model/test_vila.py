@@ -89,7 +89,7 @@ def test_the_result_is_a_model_that_answers(imported: Path) -> None:
     assert processor.image_id == rows == model.config.image_token_id
     assert processor.mask_id == rows - 2
     assert processor.depth_id == rows - 1
-    assert processor.depth_encoding == "relative"
+    assert processor.depth == "relative"
     assert processor.template.image_tokens == model.config.image_tokens == 196
     lineage = json.loads((imported / "lineage.json").read_text())
     assert (lineage["profile"], lineage["run_id"], lineage["data"]) == ("imported", "", {})
@@ -193,9 +193,9 @@ def test_a_model_of_other_parts_is_refused_with_every_reason(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("file", "change", "reason"),
     [
-        ("processor_config.json", {"depth_encoding": "metric"}, "takes metric depth"),
+        ("processor_config.json", {"depth": "none"}, "takes relative depth|not relative"),
         ("config.json", {"feature_layer": "last"}, "last layer, not the penultimate"),
-        ("config.json", {"mask_pooling": "area"}, "by area, not by bilinear"),
+        ("config.json", {"mask_pooling": "area"}, "by area, not as the reference"),
     ],
 )
 def test_a_setting_that_the_reference_lacks_is_refused(

@@ -80,13 +80,13 @@ def obstacles(config: SrgptConfig, processor: SrgptProcessor) -> list[str]:
             f"it takes the tower's {config.feature_layer} layer, not the penultimate",
         ),
         (
-            config.mask_pooling != "bilinear",
-            f"it pools masks by {config.mask_pooling}, not by bilinear samples",
+            config.mask_pooling != "reference",
+            f"it pools masks by {config.mask_pooling}, not as the reference does",
         ),
         (config.grid != GRID, f"its tower has {config.grid} x {config.grid} patches, not {GRID} x {GRID}"),
         (
-            processor.depth_encoding != "relative",
-            f"it takes {processor.depth_encoding} depth, not relative depth images",
+            config.depth != "relative" or processor.depth != "relative",
+            f"it takes {config.depth} depth, not relative depth images",
         ),
         (
             processor.tokenizer.chat_template not in TEMPLATES.values(),

@@ -70,7 +70,7 @@ def _processor(tokenizer: PreTrainedTokenizerBase, config: SrgptConfig) -> Srgpt
         tokenizer,
         image_size=config.vision_config.image_size,
         image_tokens=config.image_tokens,
-        depth_encoding="relative",
+        depth="relative",
     )
 
 

@@ -82,7 +82,8 @@ def read_config(folder: Path) -> SrgptConfig:
         mask_token_id=ids[0],
         depth_token_id=ids[1],
         feature_layer="penultimate",
-        mask_pooling="bilinear",
+        mask_pooling="reference",
+        depth="relative",
     )
     check_grid(folder / "vision_tower", config)
     return config
