@@ -89,8 +89,11 @@ class Mixture:
 
     @property
     def data(self) -> dict[str, str]:
-        """The tables' names and fingerprints, for a model's lineage."""
-        return {t.name: t.fingerprint for t in self.tables}
+        """The datasets' names and fingerprints, for a model's lineage; of several of a name, the digest of all."""
+        found: dict[str, list[str]] = {}
+        for table in self.tables:
+            found.setdefault(table.name, []).append(table.fingerprint)
+        return {name: prints[0] if len(prints) == 1 else digest(prints) for name, prints in found.items()}
 
     def __len__(self) -> int:
         return self.starts[-1]

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from srgpt.errors import InputError, SrgptError
 from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
 from srgpt.stages.train import run, state_file
-from srgpt.storage import work_url
+from srgpt.storage import read_manifest, work_url
 from srgpt.tracking import connect
 from tests.training.data import tiny_params, write_dataset
 
@@ -57,7 +57,8 @@ def test_a_model_folder_with_its_lineage(tmp_path, source):
     assert (summary["steps"], summary["samples_seen"], summary["resumed_at"]) == (6, 24, 0)
     lineage = json.loads((model / "lineage.json").read_text())
     assert set(lineage) == {"commit", "profile", "params_hash", "data", "run_id"}
-    assert lineage["data"] == {"train": summary["dataset_fingerprint"]}
+    assert lineage["data"] == {"train": read_manifest(source).fingerprint}
+    assert len(summary["dataset_fingerprint"]) == 64
     SrgptForConditionalGeneration.from_pretrained(model)
     SrgptProcessor.from_pretrained(model)
 
