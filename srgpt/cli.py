@@ -301,6 +301,37 @@ def publish(
         _said(f"  [yellow]set aside: {_counts(record['rejected'])}[/] (see {out}/rejected.jsonl)")
 
 
+@app.command(rich_help_panel=_EXCHANGE)
+def convert(
+    source: Annotated[str, typer.Option("--in", help="Model folder or URL, in either layout.")],
+    out: Annotated[str, typer.Option("--out", help="Folder or URL for the converted model.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="srgpt or reference. [dim](default: the other layout)[/]")
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            help="Prompts of a released checkpoint: llama_3 or vicuna_v1. [dim](default: by its tokenizer)[/]",
+        ),
+    ] = None,
+) -> None:
+    """Turn a released SpatialRGPT checkpoint into a model folder, or a model folder into such a checkpoint.
+
+    A checkpoint has config.json, llm/, vision_tower/, mm_projector/ and region_extractor/, with weights in
+    safetensors. Every tensor is checked first and keeps its type; shards of 2 GB pass through memory one by one. The
+    result can be evaluated, exported and trained further. Example: srgpt convert --in SpatialRGPT-VILA1.5-8B --out
+    models/released
+    """
+    from srgpt.model.vila import convert as run
+
+    record = run(source, out, to=to, template=template)
+    size = f"{record['tensors']} tensors, {record['bytes'] / 1e9:.1f} GB"
+    _done("convert", f": {size}, in the layout {record['layout']}, in {out}")
+    if record["left_out"]:
+        _said(f"  [yellow]left out: {len(record['left_out'])} file(s)[/] (see {out}/conversion.json)")
+
+
 @app.command(rich_help_panel=_WORLD)
 def promote(
     source: In = None,

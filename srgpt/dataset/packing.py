@@ -1,8 +1,8 @@
 """Packing: one picture's prefix and its turns as a run of tokens, each turn seeing the picture and itself only.
 
-    tokens     <bos> ... <image> x T \\n | question answer <eos> | question answer <eos> | ...
-    segment    prefix                   | 1                     | 2                     | ...
-    position   0     1   2 ...      P-1 | P ...                 | P ...                 | ...
+    tokens     <bos> ... <image> x T | \\n question answer <eos> | \\n question answer <eos> | ...
+    segment    prefix                | 1                        | 2                        | ...
+    position   0     1   2 ...   P-1 | P ...                    | P ...                    | ...
 
 What a turn computes is what it would compute alone, and the image is paid for once. In a dialogue whose turns refer
 to earlier ones (``history``), all turns are one segment. A batch is all its samples' runs in one row, without padding.
@@ -101,7 +101,7 @@ class Packer:
         self.processor = processor
         self.key_weight = key_weight
         self.max_length = max_length
-        self._questions: dict[tuple[str, int, Inputs], list[int]] = {}
+        self._questions: dict[tuple[str, int, Inputs, bool], list[int]] = {}
         self._answers: dict[str, tuple[list[int], list[float]]] = {}
 
     def pack(self, conversation: Conversation, inputs: Inputs, *, history: bool = False) -> Row:
@@ -118,13 +118,14 @@ class Packer:
             )
         index_of = {r.id: k for k, r in enumerate(conversation.regions)}
         for turn in conversation.turns:
-            question = self._question(conversation, turn, inputs)
-            if not self._append(row, turn, question, index_of, history):
+            follows = history and bool(row.segments)
+            question = self._question(conversation, turn, inputs, follows)
+            if not self._append(row, turn, question, index_of, follows):
                 break
         return row
 
     def _append(
-        self, row: Row, turn: Turn, question: list[int], index_of: dict[int, int], history: bool
+        self, row: Row, turn: Turn, question: list[int], index_of: dict[int, int], follows: bool
     ) -> bool:
         """Add a turn to a row; return whether there may be room for more."""
         answer, weights = self._answer(turn.answer)
@@ -137,7 +138,8 @@ class Packer:
             mentions = mention_indices(turn.question, turn.regions, index_of)
             row.regions.extend(mentions[: ids.count(self.processor.mask_id)])
             row.depths += ids.count(self.processor.depth_id) if row.inputs == "rgbd" else 0
-        follows = history and bool(row.segments)
+        if follows:  # the answer before is not the conversation's last
+            row.ids[-1] = row.labels[-1] = self.processor.break_id
         row.append(
             ids,
             ([IGNORE] * len(question) + answer)[:room],
@@ -151,26 +153,24 @@ class Packer:
             row.segments.append(len(ids))
         return fits
 
-    def _question(self, conversation: Conversation, turn: Turn, inputs: Inputs) -> list[int]:
+    def _question(self, conversation: Conversation, turn: Turn, inputs: Inputs, follows: bool) -> list[int]:
         if inputs == "boxes":  # hardly ever the same text
             boxes = box_shares(conversation, turn.regions)
-            return self.processor.turn_ids(turn.question, len(turn.regions), inputs, boxes)
-        key = turn.question, len(turn.regions), inputs
-        return _remembered(self._questions, key, lambda: self.processor.turn_ids(*key))
+            return self.processor.turn_ids(turn.question, len(turn.regions), inputs, boxes, follows=follows)
+        key = turn.question, len(turn.regions), inputs, follows
+        return _remembered(self._questions, key, lambda: self.processor.turn_ids(*key[:3], follows=follows))
 
     def _answer(self, text: str) -> tuple[list[int], list[float]]:
-        return _remembered(
-            self._answers, text, lambda: (self.processor.answer_ids(text), self._weights(text))
-        )
+        return _remembered(self._answers, text, lambda: self._encode(text))
 
-    def _weights(self, text: str) -> list[float]:
-        encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    def _encode(self, text: str) -> tuple[list[int], list[float]]:
+        ids, covers = self.processor.encode_answer(text)
+        return ids, self._weights(text, covers)
+
+    def _weights(self, text: str, covers: list[tuple[int, int]]) -> list[float]:
         spans = [(m.span(), self.key_weight) for m in _STATED.finditer(text)]
         spans += [(m.span(), self.key_weight**0.5) for m in _WHOLE.finditer(text)]
-        weights = [1.0] * (len(encoded["input_ids"]) + 1)  # and the end token
-        for k, (start, end) in enumerate(encoded["offset_mapping"]):
-            weights[k] = next((w for (a, b), w in spans if start < b and a < end), 1.0)
-        return weights
+        return [next((w for (a, b), w in spans if start < b and a < end), 1.0) for start, end in covers]
 
 
 def _remembered(known: dict[K, T], key: K, make: Callable[[], T]) -> T:

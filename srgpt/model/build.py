@@ -22,9 +22,9 @@ from transformers import (
 from srgpt.errors import InputError
 from srgpt.model.configuration import SrgptConfig
 from srgpt.model.modeling import SrgptForConditionalGeneration
-from srgpt.model.processing import SrgptProcessor
+from srgpt.model.processing import SrgptProcessor, cut_template
 from srgpt.model.prompts import DEPTH, IMAGE, MASK
-from srgpt.model.tokenizer import token_id
+from srgpt.model.tokenizer import token_id, vocabulary_size
 from srgpt.model.vision import (
     Normalisation,
     fix_positions,
@@ -99,9 +99,15 @@ def build_model(
 def generation_config(
     model: SrgptForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
 ) -> GenerationConfig:
-    """Return greedy decoding that stops at the tokenizer's end token and at the language model's own."""
-    own = model.llm.generation_config.eos_token_id if model.llm.generation_config is not None else None
-    ends = {tokenizer.eos_token_id, *(own if isinstance(own, list) else [own])} - {None}
+    """Return greedy decoding that stops at the ends of the tokenizer, its template and the language model."""
+    own = model.llm.generation_config
+    return greedy_decoding(tokenizer, None if own is None else own.eos_token_id)
+
+
+def greedy_decoding(tokenizer: PreTrainedTokenizerBase, own: int | list[int] | None) -> GenerationConfig:
+    """Return greedy decoding that stops at a language model's ``own`` ends, the tokenizer's and its template's."""
+    taught = tokenizer.convert_tokens_to_ids(cut_template(tokenizer, 1).end)
+    ends = {tokenizer.eos_token_id, taught, *(own if isinstance(own, list) else [own])} - {None}
     return GenerationConfig(
         do_sample=False,
         bos_token_id=tokenizer.bos_token_id,
@@ -130,8 +136,8 @@ def _load_language_model(
     """Return a pretrained language model in float32, with an embedding for each of the tokenizer's tokens."""
     kept: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
     llm: PreTrainedModel = AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, **kept)
-    if cast(nn.Embedding, llm.get_input_embeddings()).num_embeddings < len(tokenizer):
-        llm.resize_token_embeddings(len(tokenizer))
+    if cast(nn.Embedding, llm.get_input_embeddings()).num_embeddings < vocabulary_size(tokenizer):
+        llm.resize_token_embeddings(vocabulary_size(tokenizer))
     return llm
 
 

@@ -131,7 +131,8 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         placeholders and features differ in number.
         """
         config = self.config
-        embeds_BLD = self.get_input_embeddings()(input_ids)
+        # the language model need not have a row for <image>, which features replace
+        embeds_BLD = self.get_input_embeddings()(input_ids.masked_fill(input_ids == config.image_token_id, 0))
         if pixel_values is None:
             for token in (config.image_token_id, config.mask_token_id, config.depth_token_id):
                 _check_count(int((input_ids == token).sum()), 0, token)

@@ -41,7 +41,7 @@ from srgpt.model.tokenizer import token_id
 from srgpt.records import Conversation, Scene, decode_rle
 
 FILE = "processor_config.json"
-_SENTINEL = "\x00"
+_SENTINEL, _ANSWER = "\x00", "\x01"
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,13 @@ class SrgptProcessor:
         self.image_mean, self.image_std = image_mean, image_std
         self.template = template or cut_template(tokenizer, image_tokens)
         self.image_id, self.mask_id, self.depth_id = (token_id(tokenizer, t) for t in (IMAGE, MASK, DEPTH))
-        self._reserved = tuple(sorted({str(t) for t in tokenizer.all_special_tokens} | {IMAGE, MASK, DEPTH}))
+        special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
+        self._reserved = tuple(
+            sorted({*special, *map(str, tokenizer.all_special_tokens), IMAGE, MASK, DEPTH})
+        )
+        self.end_id = token_id(tokenizer, self.template.end or str(tokenizer.eos_token))
+        self.break_id = token_id(tokenizer, self.template.break_) if self.template.break_ else self.end_id
+        self._tail = self._tokenise(self.template.tail)
         self._prefixes: dict[Inputs, list[int]] = {
             inputs: self._tokenise(self.template.prefix(inputs)) for inputs in get_args(Inputs)
         }
@@ -212,14 +218,39 @@ class SrgptProcessor:
         """Return the token ids before the question."""
         return self._prefixes[inputs]
 
-    def turn_ids(self, question: str, regions: int, inputs: Inputs, boxes: Sequence[Box] = ()) -> list[int]:
-        """Return the token ids of a question with ``regions`` regions, up to where its answer begins."""
+    def turn_ids(
+        self,
+        question: str,
+        regions: int,
+        inputs: Inputs,
+        boxes: Sequence[Box] = (),
+        *,
+        follows: bool = False,
+    ) -> list[int]:
+        """Return the token ids of a question with ``regions`` regions, up to where its answer begins.
+
+        Where it ``follows`` another in the same conversation, that one's answer ends with :attr:`break_id`.
+        """
         marks = region_marks(inputs, regions, boxes)
-        return self._tokenise(self.template.turn(question, marks, self._reserved))
+        return self._tokenise(self.template.turn(question, inputs, marks, self._reserved, follows=follows))
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Return the token ids of an answer, with its end token."""
-        return [*self._tokenise(answer), self.tokenizer.eos_token_id]
+        """Return the token ids of an answer as it follows its question, with its end token."""
+        return self.encode_answer(answer)[0]
+
+    def encode_answer(self, answer: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Return an answer's token ids with its end token, and the characters of it that each token covers.
+
+        It is tokenised behind the end of its question, since some tokenizers join a space to the word after it.
+        """
+        before = self.template.tail + self.template.lead
+        ids, spans = self._tokenise_spans(before + answer)
+        cut = len(self._tail)
+        if ids[:cut] != self._tail:  # the answer's own white space would join the prompt's
+            before, cut = self.template.lead, 0
+            ids, spans = self._tokenise_spans(before + answer)
+        own = [(max(0, a - len(before)), max(0, b - len(before))) for a, b in spans[cut:]]
+        return [*ids[cut:], self.end_id], [*own, (len(answer), len(answer))]
 
     def batch(self, questions: Sequence[Question], inputs: Inputs = "rgbd") -> BatchFeature:
         """Return left-padded inputs for ``generate``; every picture is encoded once for all its questions."""
@@ -270,6 +301,10 @@ class SrgptProcessor:
     def _tokenise(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
+    def _tokenise_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(encoded["input_ids"]), list(encoded["offset_mapping"])
+
 
 def mention_indices(text: str, regions: Sequence[int], index_of: dict[int, int]) -> list[int]:
     """Return the index of the region behind every mention in a question, by each region's index."""
@@ -295,15 +330,37 @@ def index_inputs(mentions: Mentions) -> dict[str, torch.Tensor]:
 
 
 def cut_template(tokenizer: PreTrainedTokenizerBase, image_tokens: int) -> PromptTemplate:
-    """Cut a tokenizer's chat template, rendered once with a sentinel, into its parts around the question."""
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": f"{IMAGE}\n{_SENTINEL}"}], tokenize=False, add_generation_prompt=True
-    )
-    head, image, rest = str(text).partition(IMAGE)
+    """Cut a tokenizer's chat template, rendered with sentinels, into its parts around question and answer."""
+    messages = [{"role": "user", "content": f"{IMAGE}\n{_SENTINEL}"}]
+    prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    head, image, rest = prompt.partition(IMAGE)
     suffix, question, tail = rest.partition(_SENTINEL)
     if not image or not question:
         raise InputError("the tokenizer's chat template does not pass a user's message through unchanged")
-    return PromptTemplate(head, suffix, tail, image_tokens)
+    messages.append({"role": "assistant", "content": _ANSWER})
+    before, _, after = str(tokenizer.apply_chat_template(messages, tokenize=False)).partition(_ANSWER)
+    lead = before.removeprefix(prompt)
+    messages.append({"role": "user", "content": _SENTINEL})
+    between = str(tokenizer.apply_chat_template(messages, tokenize=False)).partition(_ANSWER)[2]
+    between = between.partition(_SENTINEL)[0]
+    break_ = _first_special(tokenizer, between)
+    return PromptTemplate(
+        head,
+        suffix,
+        tail,
+        image_tokens,
+        lead=lead if lead.isspace() else "",
+        end=_first_special(tokenizer, after),
+        break_=break_,
+        again=between.removeprefix(break_),
+    )
+
+
+def _first_special(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
+    """Return the special token that ``text`` begins with, or else the tokenizer's end token."""
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    added = tokenizer.added_tokens_decoder.get(ids[0]) if ids else None
+    return str(added) if added is not None and added.special else str(tokenizer.eos_token)
 
 
 def _needed(picture: Picture | None) -> Picture:

@@ -25,24 +25,47 @@ _MENTION = re.compile(r"<region(\d+)>")
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """The fixed parts around a question, cut from a tokenizer's chat template.
+    """The fixed parts around a question and its answer, cut from a tokenizer's chat template.
 
     ``head`` opens the prompt, ``suffix`` follows the image, ``tail`` follows the question and ends where the
-    answer begins. ``image_tokens`` placeholders stand for one image.
+    answer begins. ``image_tokens`` placeholders stand for one image. In training, ``lead`` (white space or
+    nothing) stands between ``tail`` and the answer, and the token ``end`` after it; without ``end`` that is the
+    tokenizer's own. Where another question follows in the same conversation, the token ``break_`` stands after the
+    answer instead, and ``again`` opens the question.
+
+    Prefix and turn are tokenised apart. They are cut at the image, because any tokenizer cuts at a placeholder:
+    elsewhere, the pieces of a text need not have the tokens of the whole. A blind prompt has no such place, so it
+    has no prefix.
     """
 
     head: str
     suffix: str
     tail: str
     image_tokens: int
+    lead: str = ""
+    end: str = ""
+    break_: str = ""
+    again: str = ""
 
     def prefix(self, inputs: Inputs) -> str:
-        """Return the prefix; without an image where the model is asked blind."""
-        return self.head if inputs == "blind" else f"{self.head}{IMAGE * self.image_tokens}{self.suffix}"
+        """Return the prefix; nothing where the model is asked blind."""
+        return "" if inputs == "blind" else f"{self.head}{IMAGE * self.image_tokens}"
 
-    def turn(self, question: str, marks: Sequence[str], reserved: Sequence[str]) -> str:
-        """Return the turn of ``question``, which may mention ``<region0>`` to the last that has a mark."""
-        return region_text(question, marks, reserved) + self.tail
+    def turn(
+        self,
+        question: str,
+        inputs: Inputs,
+        marks: Sequence[str],
+        reserved: Sequence[str],
+        *,
+        follows: bool = False,
+    ) -> str:
+        """Return the turn of ``question``, which may mention ``<region0>`` to the last that has a mark.
+
+        It is the conversation's first, or ``follows`` the answer to another.
+        """
+        first = self.head if inputs == "blind" else self.suffix
+        return (self.again if follows else first) + region_text(question, marks, reserved) + self.tail
 
 
 def region_mentions(question: str) -> list[int]:

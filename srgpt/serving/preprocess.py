@@ -76,7 +76,7 @@ class Preprocessor:
             picture = make_picture(rgb, depth, masks, size=self.image_size, form=self.form, camera=camera)
             inputs: Inputs = "rgbd" if picture.has_depth else "rgb"
             marks = region_marks(inputs, len(request.regions))
-            turn = self.template.turn(request.question, marks, self.reserved)
+            turn = self.template.turn(request.question, inputs, marks, self.reserved)
         except InputError as error:
             raise RequestError(str(error)) from None
         return Prepared(

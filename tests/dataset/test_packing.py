@@ -65,7 +65,7 @@ def test_row_by_hand():
     first, second = row.prefix, row.prefix + row.segments[0]
     assert row.positions[first] == row.positions[second] == len(prefix)
     text = processor.tokenizer.decode(row.ids[first:second])
-    assert text == "Is<mask><depth> to the left of<mask><depth>?<assistant>Yes, Region [0] is.<eos>"
+    assert text == "\nIs<mask><depth> to the left of<mask><depth>?<assistant>Yes, Region [0] is.<eos>"
     learnt = [i for i, label in zip(row.ids, row.labels, strict=True) if label != IGNORE]
     assert processor.tokenizer.decode(learnt) == "Yes, Region [0] is.<eos>1.25 meters.<eos>No.<eos>"
     assert (row.regions, row.depths) == ([1, 0, 2, 0, 2], 5)

@@ -49,7 +49,7 @@ def test_equal_to_the_processor(number: int, processor: SrgptProcessor, preproce
         if theirs.points is not None and ours.picture.points is not None:
             np.testing.assert_array_equal(ours.picture.points[order], theirs.points[mentions.masks])
         assert ours.turn == processor.template.turn(
-            turn.question, region_marks(inputs, len(turn.regions)), preprocessor.reserved
+            turn.question, inputs, region_marks(inputs, len(turn.regions)), preprocessor.reserved
         )
 
 
