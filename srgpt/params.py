@@ -512,7 +512,9 @@ class TrainParams(Section):
     model: ModelParams = ModelParams()
     steps: Count = 1600
     batch_images: Count = 6
-    """Images per optimizer step and rank; each brings all its questions."""
+    """Images per batch and rank; each brings all its questions."""
+    accumulation: Count = 1
+    """Batches per optimizer step and rank: a step sees batch_images * accumulation * ranks * nodes images."""
     learning_rate: Positive = 1e-3
     vision_rate: Positive = 1.0
     """Learning rate of vision tower and region extractor, relative to the language model's. From scratch a small
@@ -530,14 +532,40 @@ class TrainParams(Section):
     blind_share: Share = 0.1
     """Share of samples trained without any picture, so that the blind control knows what text alone gives."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What ZeRO keeps in the memory of the CPU: the optimizer's states and its step (stage 1 and up), or the
+    parameters, too (stage 3)."""
     ranks: Count = 1
-    """Processes to train with (torchrun)."""
+    """Processes to train with on each node (torchrun)."""
+    nodes: Count = 1
+    """Machines that train together on a shared folder; each runs `srgpt train` with its own --node-rank."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 on a GPU, float32 on a CPU."""
+    spike_factor: Annotated[float, Field(gt=1)] | None = None
+    """A loss of so many times the usual one stops the training; null lets it go on."""
     checkpoint_steps: Count = 100
     log_steps: Count = 10
+    sample_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps between pages of answers to a fixed handful of questions in MLflow; 0 makes none."""
     data_workers: Annotated[int, Field(ge=0)] = 0
     """Processes per rank that read and collate ahead; 0 does it between steps."""
+
+    @property
+    def world(self) -> int:
+        """Number of ranks on all nodes."""
+        return self.ranks * self.nodes
+
+    @property
+    def global_batch(self) -> int:
+        """Images per optimizer step, over all ranks."""
+        return self.batch_images * self.accumulation * self.world
+
+    @model_validator(mode="after")
+    def _offload_needs_zero(self) -> TrainParams:
+        least = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"train.offload = {self.offload!r} needs train.zero_stage >= {least}")
+        return self
 
 
 class EvaluateParams(Section):

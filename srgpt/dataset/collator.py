@@ -33,8 +33,11 @@ class Collator:
             return "blind"
         return "rgb" if draw < self.blind_share + self.rgb_share or sample.picture.depth is None else "rgbd"
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-        """Return the model's inputs, with ``labels``, ``loss_weights`` and a block attention mask."""
+    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
+        """Return the model's inputs, with ``labels``, ``loss_weights`` and a block attention mask.
+
+        Beside them are the samples' ``keys`` and the labels' ``families``, which the model does not take.
+        """
         rows = [self.packer.pack(s.conversation, self.inputs_of(s)) for s in samples]
         pad = self.packer.processor.tokenizer.pad_token_id
         segments = _stack([r.segments for r in rows], PADDING)
@@ -46,6 +49,8 @@ class Collator:
             "position_ids": torch.from_numpy(_stack([r.positions for r in rows], 0)),
             "attention_mask": torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[:, None],
             **self._pixels(samples, rows),
+            "families": torch.from_numpy(_stack([r.families for r in rows], -1)),
+            "keys": [(s.epoch, s.index) for s in samples],
         }
 
     def _pixels(self, samples: Sequence[Sample], rows: Sequence[Row]) -> dict[str, torch.Tensor]:

@@ -18,13 +18,18 @@ from numpy.typing import NDArray
 from srgpt.errors import InputError
 from srgpt.model.processing import SrgptProcessor, mention_indices
 from srgpt.model.prompts import Inputs
-from srgpt.records import Conversation
+from srgpt.records import GROUP_OF, Conversation
 
 IGNORE = -100
 """Label of tokens that are not learnt."""
 
 PADDING = -1
 """Segment of padding."""
+
+FAMILIES = tuple(dict.fromkeys(GROUP_OF.values()))
+"""Families of questions, of which the loss is reported apart; a label's family is an index into these, or -1."""
+
+_FAMILY_OF = {category: FAMILIES.index(group) for category, group in GROUP_OF.items()}
 
 _STATED = re.compile(
     r"\b(?:yes|no|left|right|higher|lower|above|below|behind|front|farther|nearer|closer|wider|thinner|narrower|"
@@ -47,6 +52,7 @@ class Row:
     weights: list[float] = field(default_factory=list)
     positions: list[int] = field(default_factory=list)
     segments: list[int] = field(default_factory=list)
+    families: list[int] = field(default_factory=list)
     regions: list[int] = field(default_factory=list)
 
 
@@ -69,7 +75,7 @@ class Packer:
         """Return the row of a conversation. Turns beyond ``max_length`` tokens are left out."""
         prefix = self.processor.prefix_ids(inputs)
         row = Row(inputs)
-        _append(row, prefix, [IGNORE] * len(prefix), [0.0] * len(prefix), start=0, segment=0)
+        _append(row, prefix, [IGNORE] * len(prefix), [0.0] * len(prefix), start=0, segment=0, family=-1)
         index_of = {r.id: k for k, r in enumerate(conversation.regions)}
         for segment, turn in enumerate(conversation.turns, start=1):
             question = self._question(turn.question, len(turn.regions), inputs)
@@ -85,6 +91,7 @@ class Packer:
                 [0.0] * len(question) + weights,
                 start=len(prefix),
                 segment=segment,
+                family=_FAMILY_OF.get(turn.category, -1),
             )
         if len(row.ids) == len(prefix):
             raise InputError(
@@ -116,13 +123,21 @@ class Packer:
 
 
 def _append(
-    row: Row, ids: list[int], labels: list[int], weights: list[float], *, start: int, segment: int
+    row: Row,
+    ids: list[int],
+    labels: list[int],
+    weights: list[float],
+    *,
+    start: int,
+    segment: int,
+    family: int,
 ) -> None:
     row.ids.extend(ids)
     row.labels.extend(labels)
     row.weights.extend(weights)
     row.positions.extend(range(start, start + len(ids)))
     row.segments.extend([segment] * len(ids))
+    row.families.extend([family] * len(ids))
 
 
 def block_mask(segments_BL: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -63,6 +63,10 @@ class ConversationDataset:
         picture, conversation = self._shard(number)[index - int(self.starts[number])]
         return Sample(epoch, index, picture, conversation)
 
+    def name_of(self, key: Key) -> str:
+        """Return the id of a sample's conversation."""
+        return self[key].conversation.conversation_id
+
     def _shard(self, number: int) -> list[tuple[Picture, Conversation]]:
         if number in self._kept:
             self._kept.move_to_end(number)

@@ -6,6 +6,7 @@ the language model's width, V its vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -29,6 +30,13 @@ PIXEL_INPUTS = (
     "depth_index",
 )
 """Inputs that are needed once, with the prompt, and not again while decoding."""
+
+
+@dataclass
+class TrainingOutput(CausalLMOutputWithPast):
+    """The output with labels; ``token_losses`` (N,) is what each labelled token loses, detached."""
+
+    token_losses: Tensor | None = None
 
 
 class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -209,7 +217,8 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         losses = nn.functional.cross_entropy(logits_NV, labels[:, 1:][chosen], reduction="none")
         weights = torch.ones_like(losses) if loss_weights is None else loss_weights[:, 1:][chosen]
         divisor = weights.sum().clamp_min(1) if loss_divisor is None else loss_divisor
-        return CausalLMOutputWithPast(loss=(losses * weights).sum() / divisor, logits=logits_NV)
+        loss = (losses * weights).sum() / divisor
+        return TrainingOutput(loss=loss, logits=logits_NV, token_losses=losses.detach())
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Any, is_first_iteration: bool | None = False, **kwargs: Any

@@ -17,10 +17,20 @@ from typing import IO, Any
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import Params, TrackingParams
-from srgpt.storage import digest, read_json, read_manifest, scenes_of, staged_folder, write_json
+from srgpt.storage import (
+    digest,
+    is_local,
+    read_json,
+    read_manifest,
+    scenes_of,
+    staged_folder,
+    work_url,
+    write_json,
+)
 from srgpt.tracking import Lineage, Run, connect, has_run, start_run
-from srgpt.training.launch import launch
-from srgpt.training.metrics import UNDELIVERED
+from srgpt.training.delivery import PAGES, UNDELIVERED
+from srgpt.training.launch import Node, join, launch
+from srgpt.training.stopping import STOP
 from srgpt.training.worker import CHECKPOINTS, Job
 
 log = logging.getLogger(__name__)
@@ -29,17 +39,34 @@ _JOB = "job.json"
 _SUMMARY = "training.json"
 """Written last: with it, the model is whole."""
 
-_NEUTRAL = {"dataset", "log_steps", "checkpoint_steps", "data_workers"}
-"""Keys of the ``train`` section that do not change the model; ``dataset`` only names the usual source."""
+_NEUTRAL = {
+    "accumulation", "batch_images", "checkpoint_steps", "data_workers", "dataset", "log_steps", "nodes", "offload",
+    "ranks", "sample_steps", "spike_factor", "zero_stage",
+}  # fmt: skip
+"""Keys of the ``train`` section that do not change the model; ``dataset`` only names the usual source.
+
+How the images of a step fall to ranks and batches does not, either, as long as they are as many.
+"""
 
 
-def run(params: Params, *, source: str, out: str) -> dict[str, Any]:
+def run(params: Params, *, source: str, out: str, node_rank: int | None = None) -> dict[str, Any]:
     """Train on the conversations at ``source``; write the model folder ``out``; return its ``training.json``.
+
+    With several nodes, ``node_rank`` (else ``NODE_RANK``) says which one this is. Node 0 owns the work folder, the
+    MLflow run and the publication; the others only run ranks, and return nothing.
 
     Killed and started again with the same data and parameters, it goes on from its last checkpoint, in the
     same MLflow run, to the same loss; where only the publication failed, it publishes. Raises
     :class:`SrgptError` where another process trains the same folder.
     """
+    node = Node.find(params.train, node_rank)
+    if node.count > 1 and not is_local(out):
+        raise InputError(
+            f"{out}: several nodes need a folder that all of them share, at the same path on each"
+        )
+    if node.rank > 0:
+        join(params.train, Path(work_url(out)).absolute() / _JOB, node)
+        return {}
     connect(params.tracking)
     manifest = read_manifest(source, "conversations")
     if manifest.rows == 0:
@@ -49,7 +76,7 @@ def run(params: Params, *, source: str, out: str) -> dict[str, Any]:
     with contextlib.ExitStack() as held:
         with staged_folder(out, keep=True, reads=[source, scenes]) as work:
             held.enter_context(_only_trainer(work))
-            summary = _train(params, source, scenes, work, data)
+            summary = _train(params, source, scenes, work, data, node)
             _clear(work)
         state_file(work).unlink(missing_ok=True)
     return summary
@@ -71,9 +98,12 @@ def chosen_params(params: Params) -> dict[str, Any]:
     return {**flat, "seed": params.seed, "profile": params.profile}
 
 
-def _train(params: Params, source: str, scenes: str, work: Path, data: dict[str, str]) -> dict[str, Any]:
+def _train(
+    params: Params, source: str, scenes: str, work: Path, data: dict[str, str], node: Node
+) -> dict[str, Any]:
     """Train in the folder ``work``, unless a whole model is there already, and report to MLflow."""
-    identity = digest([params.train.model_dump(mode="json", exclude=_NEUTRAL), params.seed, data])
+    recipe = {**params.train.model_dump(mode="json", exclude=_NEUTRAL), "global": params.train.global_batch}
+    identity = digest([recipe, params.seed, data])
     run_id = _previous_run(params.tracking, work, identity)
     with start_run(
         params.tracking,
@@ -90,7 +120,8 @@ def _train(params: Params, source: str, scenes: str, work: Path, data: dict[str,
         if (work / _SUMMARY).exists():
             log.info("%s: the model was trained before; it is published", work)
         else:
-            launch(Job(params.dump(), source, scenes, str(work), active.id), params.train.ranks, work / _JOB)
+            job = Job(params.dump(), source, scenes, str(work.absolute()), active.id)
+            launch(job, params.train, work.absolute() / _JOB, node)
         return _report(active, work)
 
 
@@ -101,6 +132,8 @@ def _report(active: Run, work: Path) -> dict[str, Any]:
         for step, values in read_json(str(undelivered)):
             active.log_metrics(values, step)
         undelivered.unlink()
+    for page in sorted((work / PAGES).glob("*.html")):
+        active.log_artifact(page, PAGES)
     lineage = read_json(str(work / "lineage.json"))
     if lineage["run_id"] != active.id:  # a new run has taken the place of one that is gone
         write_json(str(work / "lineage.json"), {**lineage, "run_id": active.id})
@@ -156,8 +189,10 @@ def _set_aside(work: Path) -> None:
 
 def _clear(work: Path) -> None:
     """Leave the model only."""
-    shutil.rmtree(work / CHECKPOINTS, ignore_errors=True)
-    (work / _JOB).unlink(missing_ok=True)
+    for name in (CHECKPOINTS, PAGES):
+        shutil.rmtree(work / name, ignore_errors=True)
+    for name in (_JOB, STOP):
+        (work / name).unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

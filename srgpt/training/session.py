@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from srgpt.dataset.collator import Collator
-from srgpt.dataset.packing import Packer
+from srgpt.dataset.packing import FAMILIES, Packer
 from srgpt.dataset.reading import ConversationDataset, conversation_texts
 from srgpt.dataset.sampler import PermutationSampler
 from srgpt.model.build import build_model, build_processor
@@ -24,11 +25,15 @@ from srgpt.params import Params, TrainParams
 from srgpt.progress import progress_bar
 from srgpt.storage import read_manifest, write_json
 from srgpt.tracking import Lineage, Run, connect
+from srgpt.training import checkpoint, samples
 from srgpt.training.checkpoint import write_errors
+from srgpt.training.delivery import PAGES, UNDELIVERED, Delivery
+from srgpt.training.engine import start_engine
 from srgpt.training.initialise import initialise
-from srgpt.training.loop import Batch, Outcome, start_engine, train
-from srgpt.training.metrics import UNDELIVERED, Delivery, Log, Reporter
+from srgpt.training.loop import Batch, Hooks, Outcome, train
+from srgpt.training.metrics import Log, Reporter
 from srgpt.training.recipe import precision
+from srgpt.training.throughput import Work, matrix_rate, memory
 from srgpt.training.worker import CHECKPOINTS
 
 TOKENIZER_TEXTS = 400_000
@@ -50,12 +55,20 @@ class Session:
     """One rank's model, data and reporting."""
 
     def __init__(
-        self, params: Params, source: str, scenes: str, folder: Path, run_id: str, rank: int, world: int
+        self,
+        params: Params,
+        source: str,
+        scenes: str,
+        folder: Path,
+        run_id: str,
+        rank: int,
+        world: int,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
         self.params, self.recipe, self.folder = params, params.train, folder
-        self.run_id, self.rank, self.world = run_id, rank, world
+        self.run_id, self.rank, self.world, self.stop = run_id, rank, world, stop
         tokenizer = make_tokenizer(self.recipe, source)
         self.processor: SrgptProcessor = build_processor(self.recipe.model, tokenizer)
         self.dataset = ConversationDataset(source, scenes, self.processor)
@@ -73,19 +86,50 @@ class Session:
 
     def run(self) -> None:
         """Train, then write the model."""
-        engine = start_engine(self.model, self.recipe)
+        work = Work(self.model)  # counted before ZeRO-3 spreads the weights
+        checkpoints = self.folder / CHECKPOINTS
+        found = checkpoint.latest(checkpoints)
+        universal = found is not None and found.universal(self.world, self.recipe.zero_stage)
+        engine = start_engine(self.model, self.recipe, universal=universal)
         with self._delivery() as delivery, self._progress() as advance:
-            reporter = Reporter(delivery, self.recipe.log_steps)
+            hooks = Hooks(
+                advance=advance,
+                stop=self.stop,
+                after=self._samples(delivery),
+                work=work,
+                name_of=self.dataset.name_of,
+            )
             outcome = train(
                 engine,
                 self.batches,
                 self.sampler,
                 self.recipe,
-                checkpoints=self.folder / CHECKPOINTS,
-                reporter=reporter,
-                advance=advance,
+                checkpoints=checkpoints,
+                reporter=self._reporter(delivery, engine.device),
+                hooks=hooks,
             )
         self._save(engine, outcome)
+
+    def _reporter(self, delivery: Log, device: Any) -> Reporter:
+        """Return what reports from rank 0, which alone measures what the devices could do."""
+        peak = matrix_rate(str(device), precision(self.recipe)) * self.world if self.rank == 0 else 0.0
+        return Reporter(delivery, self.recipe.log_steps, families=FAMILIES, peak=peak, memory=memory)
+
+    def _samples(self, delivery: Log) -> Callable[[int], None]:
+        """Return what writes a page of answers every ``sample_steps`` steps."""
+        every = self.recipe.sample_steps
+        takes_part = self.rank == 0 or self.recipe.zero_stage == 3
+        shown = samples.choose(self.dataset) if every and takes_part else []
+
+        def after(step: int) -> None:
+            if not shown or step % every:
+                return
+            given = samples.answers(self.model, self.processor, shown)
+            if self.rank == 0:
+                samples.write_page(self.folder / PAGES, step, shown, given)
+                delivery({}, step)
+
+        return after
 
     def _collator(self, rgb_share: float, blind_share: float) -> Collator:
         packer = Packer(
@@ -120,7 +164,8 @@ class Session:
             yield lambda values, step: None
             return
         run = Run(connect(self.params.tracking), self.run_id, "")
-        delivery = Delivery(run.log_metrics)
+        send_page = partial(run.log_artifact, to=PAGES)
+        delivery = Delivery(run.log_metrics, send_page=send_page, pages=self.folder / PAGES)
         try:
             yield delivery
         finally:

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from srgpt.evaluation.controls import VARIANTS, Variants, main_inputs, variants_of
-from srgpt.evaluation.drawing import colour_of, draw_regions
+from srgpt.model.drawing import colour_of, draw_regions
 from srgpt.evaluation.gallery import choose, with_chips
 from srgpt.evaluation.grading import grade
 from srgpt.evaluation.report import Evaluation, summary_table, write_report
