@@ -124,16 +124,16 @@ def take_step(
     world = dist.get_world_size()
     weight = torch.stack([_weights(b).sum() for b in batches]).double().sum().to(engine.device)
     dist.all_reduce(weight)
-    # DeepSpeed averages gradients over ranks: the divisor is the mean of the ranks' weights
-    divisor = (weight / world).float()
+    # DeepSpeed averages gradients over ranks and batches: the divisor is the mean of their weights
+    divisor = (weight / world / len(batches)).float()
     loss = torch.zeros((), dtype=torch.float64, device=engine.device)
     sums_F2 = torch.zeros((len(families), 2), dtype=torch.float64, device=engine.device)
     norm = None
     for number, batch in enumerate(batches):
         inputs = _to_device(batch, engine)
         output = engine(**inputs, loss_divisor=divisor)
-        engine.backward(output.loss, scale_wrt_gas=False)
-        loss += output.loss.detach()
+        engine.backward(output.loss)
+        loss += output.loss.detach() / len(batches)
         if families and "families" in batch:
             sums_F2 += _by_family(batch, output.token_losses, len(families)).to(engine.device)
         if number == len(batches) - 1 and _plain(engine):
