@@ -1,7 +1,8 @@
 """Checkpoints: what DeepSpeed saves, a pointer that is replaced atomically, and exact resumption.
 
-A checkpoint of ZeRO stage 1, 2 or 3 is cut for its number of ranks. For another number, or another of these
-stages, it is converted first to DeepSpeed's universal form, which has one file per parameter and state.
+A checkpoint of ZeRO stage 1, 2 or 3 is cut for its number of ranks. For another number (or stage 1 in place of 2)
+it is converted first to DeepSpeed's universal form, which has one file per parameter and state. One without ZeRO is
+whole, and loads on any number of ranks.
 """
 
 from __future__ import annotations
@@ -58,12 +59,13 @@ class Checkpoint:
     def universal(self, world: int, zero_stage: int) -> bool:
         """Return whether it must be converted for ``world`` ranks at ``zero_stage``.
 
-        Raises :class:`InputError` where that cannot be done: without ZeRO there is nothing to convert from or to.
+        Raises :class:`InputError` where that cannot be done: only stages 1 and 2 lay out their files alike.
         """
-        if (self.zero_stage == 0) != (zero_stage == 0):
+        if self.zero_stage != zero_stage and {self.zero_stage, zero_stage} != {1, 2}:
             raise InputError(
-                f"checkpoint {self.tag} was written with train.zero_stage={self.zero_stage} and cannot go on "
-                f"with {zero_stage}: only stages 1, 2 and 3 follow each other. Set it back to {self.zero_stage}."
+                f"checkpoint {self.tag} was written with train.zero_stage={self.zero_stage} and cannot go on with "
+                f"{zero_stage}: among the stages only 1 and 2 can take each other's place. Set it back to "
+                f"{self.zero_stage}."
             )
         return self.zero_stage > 0 and (self.world, self.zero_stage) != (world, zero_stage)
 
@@ -148,6 +150,7 @@ def resume(engine: Any, folder: Path) -> Progress | None:
         return None
     settings = own_settings(engine)
     tag = found.universal_tag if engine.load_universal_checkpoint() else found.tag
-    engine.load_checkpoint(str(folder), tag=tag)
+    if engine.load_checkpoint(str(folder), tag=tag)[0] is None:  # DeepSpeed only warns
+        raise SrgptError(f"{folder / tag}: DeepSpeed found no checkpoint of this kind there; remove {folder}")
     restore_settings(engine, settings)
     return found.progress

@@ -82,6 +82,13 @@ def own_settings(engine: Any) -> list[dict[str, Any]]:
 
 
 def restore_settings(engine: Any, settings: Sequence[dict[str, Any]]) -> None:
-    """Set the optimizer's groups again: a universal checkpoint gives all of them those of the first."""
+    """Set the optimizer's groups again after loading: a universal checkpoint gives all those of the first.
+
+    It gives them one step counter, too, under ZeRO-3, which each group would then move on.
+    """
     for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(setting)
+    adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for state in adam.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()
