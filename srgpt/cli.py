@@ -198,12 +198,23 @@ def validate(
 @app.command(rich_help_panel=_STAGES)
 def train(
     source: In = None, out: Out = None,
+    node_rank: Annotated[
+        int | None,
+        typer.Option(help="Which of train.nodes this is, from 0. [dim](default: NODE_RANK)[/]"),
+    ] = None,
     params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
 ) -> None:  # fmt: skip
-    """Train the region-and-depth model with DeepSpeed; resumes."""
+    """Train the region-and-depth model with DeepSpeed; resumes.
+
+    On several nodes (train.nodes) run it on each; node 0 writes the model, at MASTER_ADDR and MASTER_PORT.
+    """
     loaded = _params(params, profile, overrides)
     out = out or "models/srgpt"
-    result = _stage("train")(loaded, source=source or f"data/conversations/{loaded.train.dataset}", out=out)
+    source = source or f"data/conversations/{loaded.train.dataset}"
+    result = _stage("train")(loaded, source=source, out=out, node_rank=node_rank)
+    if not result:
+        _done("train", ": this node's ranks have ended; node 0 writes the model")
+        return
     _done("train", f": {result['steps']} steps, loss {result['final_loss']:.4f}, model in {out}")
 
 

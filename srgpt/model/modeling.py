@@ -6,6 +6,7 @@ the language model's width, V its vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +32,16 @@ PIXEL_INPUTS = (
     "depth_index",
 )
 """Inputs that are needed once, with the prompt, and not again while decoding."""
+
+PIXELS = ("pixel_values", "depth_values")
+"""Those of them that are computed with in the model's own precision; masks and metres are kept exact."""
+
+
+@dataclass
+class TrainingOutput(CausalLMOutputWithPast):
+    """The output with labels; ``token_losses`` (N,) is what each labelled token loses, detached."""
+
+    token_losses: Tensor | None = None
 
 
 class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -230,7 +241,8 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         losses = nn.functional.cross_entropy(logits_NV, labels[:, 1:][chosen], reduction="none")
         weights = torch.ones_like(losses) if loss_weights is None else loss_weights[:, 1:][chosen]
         divisor = weights.sum().clamp_min(1) if loss_divisor is None else loss_divisor
-        return CausalLMOutputWithPast(loss=(losses * weights).sum() / divisor, logits=logits_NV)
+        loss = (losses * weights).sum() / divisor
+        return TrainingOutput(loss=loss, logits=logits_NV, token_losses=losses.detach())
 
     def _packed_mask(self, inputs_embeds: Tensor) -> Tensor:
         """Return what keeps a packed call from making a mask of L by L: a mask of four axes is taken as it is."""

@@ -78,7 +78,7 @@ class RecipeParams(Section):
     batch_images: Count = 6
     """Images per batch and rank; each brings all its questions."""
     accumulation: Count = 1
-    """Batches per optimizer step and rank."""
+    """Batches per optimizer step and rank: a step sees batch_images * accumulation * ranks * nodes images."""
     learning_rate: Positive = 1e-3
     rates: dict[str, Annotated[float, Field(ge=0)]] = {}
     """Learning rates of parts, or of what patterns name, relative to ``learning_rate``; the first that fits counts.
@@ -99,6 +99,9 @@ class RecipeParams(Section):
     """Share of samples trained without any picture, so that the blind control knows what text alone gives."""
     augment: AugmentParams = AugmentParams()
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 0
+    offload: Literal["none", "optimizer", "parameters"] = "none"
+    """What ZeRO keeps in the memory of the CPU: the optimizer's states and its step (stage 1 and up), or the
+    parameters, too (stage 3)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto``: bfloat16 on a GPU, float32 on a CPU."""
     gradient_checkpointing: bool = False
@@ -107,6 +110,15 @@ class RecipeParams(Section):
     """How the tower attends; the language model always does over packed rows. ``auto``: flash attention on a GPU where
     it is installed, else sdpa."""
     checkpoint_steps: Count = 100
+    spike_factor: Annotated[float, Field(gt=1)] | None = None
+    """A loss of so many times the usual one stops the training; null lets it go on."""
+
+    @model_validator(mode="after")
+    def _offload_needs_zero(self) -> RecipeParams:
+        least = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"offload = {self.offload!r} needs zero_stage >= {least}")
+        return self
 
     @model_validator(mode="after")
     def _quantises_whole_weights(self) -> RecipeParams:
@@ -147,8 +159,12 @@ class TrainParams(RecipeParams):
     """A model folder to start from, its tokenizer and sizes included; null builds ``model``."""
     stages: Annotated[list[StageParams], Field(min_length=1)] = [StageParams(name="instruct")]
     ranks: Count = 1
-    """Processes to train with (torchrun)."""
+    """Processes to train with on each node (torchrun)."""
+    nodes: Count = 1
+    """Machines that train together on a shared folder; each runs ``srgpt train`` with its own --node-rank."""
     log_steps: Count = 10
+    sample_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps between pages of answers to a fixed handful of questions in MLflow; 0 makes none."""
     data_workers: Annotated[int, Field(ge=0)] = 0
     """Processes per rank that read and collate ahead; 0 does it between steps."""
     cache_mb: Annotated[int, Field(ge=0)] = 1024
@@ -164,6 +180,16 @@ class TrainParams(RecipeParams):
         for index in range(len(names)):
             self.at(index)
         return self
+
+    @property
+    def world(self) -> int:
+        """Number of ranks on all nodes."""
+        return self.ranks * self.nodes
+
+    @property
+    def global_batch(self) -> int:
+        """Images per optimizer step, over all ranks."""
+        return self.batch_images * self.accumulation * self.world
 
     def at(self, index: int) -> TrainParams:
         """Return the parameters of one stage: its own values, and these for the rest; ``stages`` is that stage."""

@@ -19,29 +19,47 @@ from typing import IO, Any
 
 from srgpt.errors import SrgptError
 from srgpt.params import Params, TrackingParams
-from srgpt.storage import digest, read_json, staged_folder, write_json
+from srgpt.storage import digest, is_local, read_json, staged_folder, work_url, write_json
 from srgpt.tracking import Lineage, Run, connect, has_run, start_run
-from srgpt.training.launch import launch
-from srgpt.training.metrics import UNDELIVERED
+from srgpt.training.delivery import PAGES, UNDELIVERED
+from srgpt.training.launch import Node, join, launch
 from srgpt.training.plan import SUMMARY, Stage, data_of, model_identity, plan, warn_of_undeclared
+from srgpt.training.stopping import STOP
 from srgpt.training.worker import CHECKPOINTS, Job
 
 log = logging.getLogger(__name__)
 
 _JOB = "job.json"
 
-_NEUTRAL = {"dataset", "init", "log_steps", "checkpoint_steps", "data_workers", "cache_mb"}
-"""Keys of the ``train`` section that do not change the model; ``dataset`` and ``init`` only name what is looked at."""
+_NEUTRAL = {
+    "accumulation", "batch_images", "cache_mb", "checkpoint_steps", "data_workers", "dataset", "init", "log_steps",
+    "nodes", "offload", "ranks", "sample_steps", "spike_factor", "stages", "zero_stage",
+}  # fmt: skip
+"""Keys of a stage's parameters that do not change the model; ``dataset`` and ``init`` only name what is looked at.
+
+How the images of a step fall to ranks and batches does not, either, as long as they are as many.
+"""
 
 
-def run(params: Params, *, source: str, out: str) -> dict[str, Any]:
+def run(params: Params, *, source: str, out: str, node_rank: int | None = None) -> dict[str, Any]:
     """Train the stages of ``train.stages``; write the model folder ``out``; return its ``training.json``.
 
-    A stage without a mixture trains on the conversations at ``source``. Killed and started again with the same data
-    and parameters, it goes on from its last checkpoint, in the same MLflow run, to the same loss, and leaves out the
-    stages that are finished; where only the publication failed, it publishes. Raises :class:`SrgptError` where
-    another process trains the same folder.
+    A stage without a mixture trains on the conversations at ``source``. With several nodes, ``node_rank`` (else
+    ``NODE_RANK``) says which one this is. Node 0 owns the work folder, the MLflow run and the publication; the others
+    only run ranks, and return nothing.
+
+    Killed and started again with the same data and parameters, it goes on from its last checkpoint, in the same
+    MLflow run, to the same loss, and leaves out the stages that are finished; where only the publication failed, it
+    publishes. Raises :class:`SrgptError` where another process trains the same folder.
     """
+    node = Node.find(params.train, node_rank)
+    if node.count > 1 and not is_local(out):
+        raise InputError(
+            f"{out}: several nodes need a folder that all of them share, at the same path on each"
+        )
+    if node.rank > 0:
+        _join_stages(params, source, Path(work_url(out)).absolute(), node)
+        return {}
     connect(params.tracking)
     stages = plan(params, source)
     warn_of_undeclared(params, stages, Path("dvc.yaml"), source)
@@ -50,7 +68,7 @@ def run(params: Params, *, source: str, out: str) -> dict[str, Any]:
     with contextlib.ExitStack() as held:
         with staged_folder(out, keep=True, reads=list(dict.fromkeys(reads))) as work:
             held.enter_context(_only_trainer(work))
-            summary = _train(params, stages, work)
+            summary = _train(params, stages, work, node)
             _clear(work, stages)
         state_file(work).unlink(missing_ok=True)
     return summary
@@ -75,11 +93,18 @@ def chosen_params(params: Params) -> dict[str, Any]:
     return {**flat, "seed": params.seed, "profile": params.profile}
 
 
-def _train(params: Params, stages: Sequence[Stage], work: Path) -> dict[str, Any]:
+def _train(params: Params, stages: Sequence[Stage], work: Path, node: Node) -> dict[str, Any]:
     """Train in the folder ``work``, unless a whole model is there already, and report to MLflow."""
     data = data_of(stages)
-    section = params.train.model_dump(mode="json", exclude=_NEUTRAL)
-    identity = digest([section, params.seed, data, model_identity(params.train.init)])
+    recipes = [
+        {
+            **s.params.model_dump(mode="json", exclude=_NEUTRAL),
+            "name": s.name,
+            "global": s.params.global_batch,
+        }
+        for s in stages
+    ]
+    identity = digest([recipes, params.seed, data, model_identity(params.train.init)])
     run_id = _previous_run(params.tracking, work, identity)
     with start_run(
         params.tracking,
@@ -97,12 +122,12 @@ def _train(params: Params, stages: Sequence[Stage], work: Path) -> dict[str, Any
         if (work / SUMMARY).exists():
             log.info("%s: the model was trained before; it is published", work)
         else:
-            _train_stages(params, stages, work, data, active)
+            _train_stages(params, stages, work.absolute(), data, active, node)
         return _report(active, work)
 
 
 def _train_stages(
-    params: Params, stages: Sequence[Stage], work: Path, data: dict[str, str], active: Run
+    params: Params, stages: Sequence[Stage], work: Path, data: dict[str, str], active: Run, node: Node
 ) -> None:
     """Train the stages that are not finished, each from the model before; leave the last one's model in ``work``."""
     init, steps, summaries = params.train.init, 0, []
@@ -112,13 +137,21 @@ def _train_stages(
             folder.mkdir(exist_ok=True)
             sources = [s.to_json() for s in stage.sources]
             job = Job(params.dump(), stage.number, sources, data, str(folder), active.id, init, steps)
-            launch(job, params.train.ranks, folder / _JOB)
+            launch(job, stage.params, folder / _JOB, node)
         _deliver(active, folder)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         summaries.append({"name": stage.name, **read_json(str(folder / SUMMARY))})
         init, steps = str(folder), steps + summaries[-1]["steps"]
     _take_model(stages[-1].folder(work), work)
     write_json(str(work / SUMMARY), {**_sum_up(summaries), "init": params.train.init})
+
+
+def _join_stages(params: Params, source: str, work: Path, node: Node) -> None:
+    """Run this node's ranks of the stages that node 0 trains in the folder ``work``."""
+    for stage in plan(params, source):
+        folder = stage.folder(work)
+        if not (folder / SUMMARY).exists():
+            join(stage.params, folder / _JOB, node)
 
 
 def _sum_up(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -132,7 +165,7 @@ def _sum_up(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _take_model(folder: Path, work: Path) -> None:
     """Move a stage's model into the work folder; its summary stays, and says that the stage is finished."""
     for child in folder.iterdir():
-        if child.name not in (SUMMARY, _JOB):
+        if child.name not in (SUMMARY, _JOB, PAGES, STOP):
             child.rename(work / child.name)
 
 
@@ -143,6 +176,8 @@ def _deliver(active: Run, folder: Path) -> None:
         for step, values in read_json(str(undelivered)):
             active.log_metrics(values, step)
         undelivered.unlink()
+    for page in sorted((folder / PAGES).glob("*.html")):
+        active.log_artifact(page, PAGES)
 
 
 def _report(active: Run, work: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from srgpt.dataset import loader
 from srgpt.dataset.augmentation import Augmentation
 from srgpt.dataset.collator import Batch, Collator
 from srgpt.dataset.mixture import Mixture, MixtureSource
-from srgpt.dataset.packing import Packer
+from srgpt.dataset.packing import FAMILIES, Packer
 from srgpt.dataset.reading import conversation_texts
 from srgpt.dataset.sampler import PermutationSampler
 from srgpt.model.build import build_model, build_processor
@@ -32,14 +33,18 @@ from srgpt.params import Params, TrainParams
 from srgpt.progress import progress_bar
 from srgpt.storage import write_json
 from srgpt.tracking import Lineage, Run, connect
+from srgpt.training import checkpoint, samples
 from srgpt.training.checkpoint import write_errors
+from srgpt.training.delivery import PAGES, UNDELIVERED, Delivery
+from srgpt.training.engine import start_engine
 from srgpt.training.initialise import initialise
-from srgpt.training.loop import Outcome, start_engine, train
+from srgpt.training.loop import Hooks, Outcome, train
 from srgpt.training.lora import add_adapters, merged_weights, quantization, save_adapter
-from srgpt.training.metrics import UNDELIVERED, Delivery, Log, Reporter
+from srgpt.training.metrics import Log, Reporter
 from srgpt.training.plan import SUMMARY, Source, epoch_rows
 from srgpt.training.preparation import prepare
 from srgpt.training.recipe import optimizer_steps, precision
+from srgpt.training.throughput import Work, matrix_rate, memory
 from srgpt.training.trainable import choose, start_depth
 from srgpt.training.worker import CHECKPOINTS, Job
 
@@ -76,11 +81,13 @@ def open_data(
 class Session:
     """One rank's model, data and reporting, for one stage."""
 
-    def __init__(self, job: Job, params: Params, rank: int, world: int) -> None:
+    def __init__(
+        self, job: Job, params: Params, rank: int, world: int, stop: Callable[[], bool] = lambda: False
+    ) -> None:
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
         self.job, self.params, self.folder = job, params, Path(job.folder)
-        self.rank, self.world = rank, world
+        self.rank, self.world, self.stop = rank, world, stop
         recipe = params.train.at(job.stage)
         sources = [Source(**s) for s in job.sources]
         self.model, self.processor = self._start(recipe, sources)
@@ -123,19 +130,50 @@ class Session:
 
     def run(self) -> None:
         """Train, then write the model."""
-        engine = start_engine(self.model, self.recipe)
+        work = Work(self.model)  # counted before ZeRO-3 spreads the weights
+        checkpoints = self.folder / CHECKPOINTS
+        found = checkpoint.latest(checkpoints)
+        universal = found is not None and found.universal(self.world, self.recipe.zero_stage)
+        engine = start_engine(self.model, self.recipe, universal=universal)
         with self._delivery() as delivery, self._progress() as advance:
-            reporter = Reporter(delivery, self.recipe.log_steps)
+            hooks = Hooks(
+                advance=advance,
+                stop=self.stop,
+                after=self._samples(delivery),
+                work=work,
+                name_of=self.dataset.name_of,
+            )
             outcome = train(
                 engine,
                 self.batches,
                 self.sampler,
                 self.recipe,
-                checkpoints=self.folder / CHECKPOINTS,
-                reporter=reporter,
-                advance=advance,
+                checkpoints=checkpoints,
+                reporter=self._reporter(delivery, engine.device),
+                hooks=hooks,
             )
         self._save(engine, outcome)
+
+    def _reporter(self, delivery: Log, device: Any) -> Reporter:
+        """Return what reports from rank 0, which alone measures what the devices could do."""
+        peak = matrix_rate(str(device), precision(self.recipe)) * self.world if self.rank == 0 else 0.0
+        return Reporter(delivery, self.recipe.log_steps, families=FAMILIES, peak=peak, memory=memory)
+
+    def _samples(self, delivery: Log) -> Callable[[int], None]:
+        """Return what writes a page of answers every ``sample_steps`` steps."""
+        every = self.recipe.sample_steps
+        takes_part = self.rank == 0 or self.recipe.zero_stage == 3
+        shown = samples.choose(self.dataset) if every and takes_part else []
+
+        def after(step: int) -> None:
+            if not shown or step % every:
+                return
+            given = samples.answers(self.model, self.processor, shown)
+            if self.rank == 0:
+                samples.write_page(self.folder / PAGES, self.job.first_step + step, shown, given)
+                delivery({}, step)
+
+        return after
 
     def _collator(self, shares: Mapping[Inputs, float]) -> Collator:
         packer = Packer(
@@ -165,7 +203,8 @@ class Session:
             yield lambda values, step: None
             return
         run = Run(connect(self.params.tracking), self.job.run_id, "")
-        delivery = Delivery(run.log_metrics)
+        send_page = partial(run.log_artifact, to=PAGES)
+        delivery = Delivery(run.log_metrics, send_page=send_page, pages=self.folder / PAGES)
         several = len(self.params.train.stages) > 1
         stage = {"train/stage": float(self.job.stage + 1)} if several else {}
         try:

@@ -14,11 +14,12 @@ import pytest
 
 from srgpt import storage
 from srgpt.errors import InputError, SrgptError
-from srgpt.params import Params
+from srgpt.params import Params, TrainParams
 from srgpt.stages import train
 from srgpt.storage import outputs, work_url
 from srgpt.tracking import connect
-from srgpt.training.metrics import UNDELIVERED
+from srgpt.training.delivery import UNDELIVERED
+from srgpt.training.launch import Node
 from srgpt.training.worker import Job
 from tests.training.data import tiny_params, write_dataset
 
@@ -65,7 +66,7 @@ class Launches:
         self.undelivered: list[object] = []
         self.stop_at = 0
 
-    def __call__(self, job: Job, ranks: int, path: Path) -> None:
+    def __call__(self, job: Job, params: TrainParams, path: Path, node: Node) -> None:
         self.jobs.append(job)
         job.write(path)
         folder = Path(job.folder)
@@ -231,11 +232,11 @@ def test_a_second_trainer_is_refused_by_name(
     refused = []
 
     class Second(Launches):
-        def __call__(self, job: Job, ranks: int, path: Path) -> None:
+        def __call__(self, job: Job, params: TrainParams, path: Path, node: Node) -> None:
             with pytest.raises(SrgptError, match=rf"model.work: process {os.getpid()} trains here") as error:
                 train.run(make_params(), source=source, out=out)
             refused.append(error)
-            super().__call__(job, ranks, path)
+            super().__call__(job, params, path, node)
 
     train.launch = Second()  # the fixture puts the real one back
     train.run(make_params(), source=source, out=out)
