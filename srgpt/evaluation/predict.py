@@ -12,6 +12,7 @@ from srgpt.errors import InputError
 from srgpt.evaluation.grading import grade
 from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
 from srgpt.model.loading import load_model
+from srgpt.model.modeling import PIXELS
 from srgpt.model.pixels import Picture
 from srgpt.model.processing import Question, box_shares
 from srgpt.model.prompts import Inputs

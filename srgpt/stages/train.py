@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from srgpt.errors import SrgptError
+from srgpt.errors import InputError, SrgptError
 from srgpt.params import Params, TrackingParams
 from srgpt.storage import digest, is_local, read_json, staged_folder, work_url, write_json
 from srgpt.tracking import Lineage, Run, connect, has_run, start_run
