@@ -47,8 +47,8 @@ _STATED = re.compile(
 )
 """Words by which an answer states a relation or a verdict, and the region that it concludes on."""
 
-_WHOLE = re.compile(r"(?<![\[\d.])\d+")
-"""Whole numbers and whole parts, but not a region's number."""
+_NUMBER = re.compile(r"(?<![\[\d.])(?P<leading>\d{2,}\.?|\d(?:\.\d)?)(?P<rest>\d*)")
+"""A number, but not a region's: all up to two digits and what comes before the point, and the decimals after that."""
 
 
 @dataclass
@@ -92,14 +92,21 @@ class Row:
 class Packer:
     """Turns conversations into rows; remembers the tokens of texts it has seen.
 
-    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, whole
-    numbers its square root, all else once: the wording is learnt soon, decimals never, and there is much more of
-    both.
+    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, the first two
+    digits of a number and its point ``number_weight`` times, decimals after them its inverse, all else once: the
+    wording is learnt soon, the last decimals never, and there is much more of both.
     """
 
-    def __init__(self, processor: SrgptProcessor, *, key_weight: float = 1.0, max_length: int = 4096) -> None:
+    def __init__(
+        self,
+        processor: SrgptProcessor,
+        *,
+        key_weight: float = 1.0,
+        number_weight: float = 1.0,
+        max_length: int = 4096,
+    ) -> None:
         self.processor = processor
-        self.key_weight = key_weight
+        self.key_weight, self.number_weight = key_weight, number_weight
         self.max_length = max_length
         self._questions: dict[tuple[str, int, Inputs, bool], list[int]] = {}
         self._answers: dict[str, tuple[list[int], list[float]]] = {}
@@ -169,7 +176,8 @@ class Packer:
 
     def _weights(self, text: str, covers: list[tuple[int, int]]) -> list[float]:
         spans = [(m.span(), self.key_weight) for m in _STATED.finditer(text)]
-        spans += [(m.span(), self.key_weight**0.5) for m in _WHOLE.finditer(text)]
+        for m in _NUMBER.finditer(text):
+            spans += [(m.span("leading"), self.number_weight), (m.span("rest"), 1 / self.number_weight)]
         return [next((w for (a, b), w in spans if start < b and a < end), 1.0) for start, end in covers]
 
 

@@ -89,8 +89,9 @@ class RecipeParams(Section):
     """AdamW's decay rates of the first and second moment."""
     gradient_clipping: Positive = 1.0
     key_weight: Positive = 1.0
-    """How much the words of an answer that state a relation count in the loss, and whole numbers by its square
-    root; wording and decimals count 1."""
+    """How much the words of an answer that state a relation or a verdict count in the loss; wording counts 1."""
+    number_weight: Positive = 1.0
+    """How much the first two digits of a number count, with its point; decimals after them count its inverse."""
     rgb_share: Share = 0.15
     """Share of samples trained without depth, so that one model answers with and without."""
     boxes_share: Share = 0.0

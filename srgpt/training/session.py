@@ -177,7 +177,10 @@ class Session:
 
     def _collator(self, shares: Mapping[Inputs, float]) -> Collator:
         packer = Packer(
-            self.processor, key_weight=self.recipe.key_weight, max_length=self.recipe.model.text.max_length
+            self.processor,
+            key_weight=self.recipe.key_weight,
+            number_weight=self.recipe.number_weight,
+            max_length=self.recipe.model.text.max_length,
         )
         return Collator(packer, seed=self.params.seed, shares=shares)
 

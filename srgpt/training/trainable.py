@@ -76,6 +76,8 @@ def check_patterns(key: str, patterns: Iterable[str], names: Iterable[str]) -> N
 @torch.no_grad()
 def start_depth(model: SrgptForConditionalGeneration, params: TrainParams, seed: int) -> None:
     """Give the depth connector its start values of ``depth_init``: as they are, the RGB connector's, or new ones."""
+    if params.depth_init == "keep":
+        return
     extractor = model.region_extractor
     rgb, depth = extractor.rgb_projector, getattr(extractor, "depth_projector", None)
     if not isinstance(depth, nn.Linear):

@@ -34,15 +34,16 @@ def collator(processor, **shares):
     return Collator(Packer(processor), seed=1, shares=shares)
 
 
-def test_words_that_state_the_fact_weigh_more():
+def test_words_and_digits_that_state_the_fact_weigh_more():
     _, processor = make_tiny()
-    packer = Packer(processor, key_weight=9.0)
+    packer = Packer(processor, key_weight=9.0, number_weight=4.0)
     for answer, weighty in (
         ("Region [1] is wider than Region [0], so yes.", {9.0: "wideryes"}),
         ("Region [1] is wider, so Region [1].", {9.0: "wider1"}),
-        ("Region [0] is 12.35 meters from Region [1].", {3.0: "12"}),
+        ("Region [0] is 12.35 meters from Region [1].", {4.0: "12.", 0.25: "35"}),
+        ("1.07 meters.", {4.0: "1.0", 0.25: "7"}),
         ("No, Region [0] is to the left.", {9.0: "Noleft"}),
-        ("Region [1] is at 3 o'clock.", {3.0: "3"}),
+        ("Region [1] is at 3 o'clock.", {4.0: "3"}),
     ):
         ids, weights = packer._answer(answer)
         assert len(ids) == len(weights)
