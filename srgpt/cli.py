@@ -198,12 +198,23 @@ def validate(
 @app.command(rich_help_panel=_STAGES)
 def train(
     source: In = None, out: Out = None,
+    node_rank: Annotated[
+        int | None,
+        typer.Option(help="Which of train.nodes this is, from 0. [dim](default: NODE_RANK)[/]"),
+    ] = None,
     params: ParamsFile = None, profile: Profile = None, overrides: Set = None,
 ) -> None:  # fmt: skip
-    """Train the region-and-depth model with DeepSpeed; resumes."""
+    """Train the region-and-depth model with DeepSpeed; resumes.
+
+    On several nodes (train.nodes) run it on each; node 0 writes the model, at MASTER_ADDR and MASTER_PORT.
+    """
     loaded = _params(params, profile, overrides)
     out = out or "models/srgpt"
-    result = _stage("train")(loaded, source=source or f"data/conversations/{loaded.train.dataset}", out=out)
+    source = source or f"data/conversations/{loaded.train.dataset}"
+    result = _stage("train")(loaded, source=source, out=out, node_rank=node_rank)
+    if not result:
+        _done("train", ": this node's ranks have ended; node 0 writes the model")
+        return
     _done("train", f": {result['steps']} steps, loss {result['final_loss']:.4f}, model in {out}")
 
 
@@ -239,8 +250,10 @@ def export(
 
 @app.command("import", rich_help_panel=_EXCHANGE)
 def import_(
-    source: Annotated[str, typer.Option("--in", help="File or URL: a JSON array, or JSON lines.")],
-    form: Annotated[str, typer.Option("--format", help="osd (Open Spatial Dataset) or llava.")] = "osd",
+    source: Annotated[str, typer.Option("--in", help="File or URL: a JSON array, JSON lines, CSV.")],
+    form: Annotated[
+        str, typer.Option("--format", help="osd (Open Spatial Dataset), llava or captions.")
+    ] = "osd",
     images: Annotated[str | None, typer.Option("--images", help="Folder or URL of the pictures.")] = None,
     depth: Annotated[
         str | None, typer.Option("--depth", help="Folder or URL of relative depth pictures.")
@@ -258,7 +271,7 @@ def import_(
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Import the first so many rows.")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the pictures.")] = "",
 ) -> None:
-    """Read conversations that others have released: OSD or LLaVA JSON, of any size; resumes.
+    """Read what others have released: OSD or LLaVA JSON, pictures with captions; of any size; resumes.
 
     Writes OUT/scenes and OUT/conversations; train on the latter. Example: srgpt import --in result.json
     --images openimages/train --depth depth

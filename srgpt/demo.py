@@ -13,8 +13,8 @@ from rich.rule import Rule
 
 from srgpt import process, promotion
 from srgpt.errors import SrgptError
-from srgpt.evaluation.drawing import draw_regions
 from srgpt.evaluation.report import summary_table
+from srgpt.model.drawing import draw_regions
 from srgpt.params import Params
 from srgpt.progress import console
 from srgpt.records import CATEGORIES, Conversation, Scene, Turn

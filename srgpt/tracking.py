@@ -264,8 +264,12 @@ class Run:
         self.client.log_artifacts(self.id, str(folder), to)
 
     def log_artifact(self, file: Path, to: str | None = None) -> None:
-        """Upload a file."""
-        self.client.log_artifact(self.id, str(file), to)
+        """Upload a file. Raises :class:`SrgptError` where it cannot be stored."""
+        with _errors(self.client.tracking_uri):
+            try:
+                self.client.log_artifact(self.id, str(file), to)
+            except OSError as error:  # a server's, too: what requests raises is one
+                raise SrgptError(f"{file.name}: MLflow could not store it ({error})") from error
 
     def log_dict(self, value: Any, name: str) -> None:
         """Upload a value as JSON or YAML, by the suffix of ``name``."""

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from srgpt import demo
 from srgpt.cli import app
 from srgpt.errors import InputError
-from srgpt.evaluation.drawing import colour_of
+from srgpt.model.drawing import colour_of
 from srgpt.records import decode_rle
 from srgpt.serving.protocol import Answer
 from tests.export import tiny

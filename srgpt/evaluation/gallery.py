@@ -13,8 +13,8 @@ import jinja2
 from markupsafe import Markup, escape
 
 from srgpt.evaluation.controls import TITLES, Variants
-from srgpt.evaluation.drawing import colour_of, data_uri, draw_regions
 from srgpt.evaluation.statistics import GROUPS
+from srgpt.model.drawing import colour_of, data_uri, draw_regions
 from srgpt.model.prompts import Inputs
 from srgpt.records import GROUP_OF, AskedRegion, Conversation, Prediction, Scene
 from srgpt.storage import digest

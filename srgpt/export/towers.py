@@ -78,7 +78,7 @@ class RegionGraph(nn.Module):
 def export_towers(model: SrgptForConditionalGeneration, folder: Path) -> None:
     """Write the graphs of ``model`` (in float32, on the CPU) into ``folder``."""
     config, extractor = model.config, model.region_extractor
-    size, channels, grid = config.vision_config.image_size, config.vision_config.hidden_size, config.grid
+    size, channels, grid = config.image_size, config.vision_config.hidden_size, config.grid
     fine = UPSAMPLING * grid
     images, regions = Dim("images"), Dim("regions")
     masks = torch.ones(_EXAMPLE, size, size)

@@ -6,6 +6,7 @@ the language model's width, V its vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -31,6 +32,16 @@ PIXEL_INPUTS = (
     "depth_index",
 )
 """Inputs that are needed once, with the prompt, and not again while decoding."""
+
+PIXELS = ("pixel_values", "depth_values")
+"""Those of them that are computed with in the model's own precision; masks and metres are kept exact."""
+
+
+@dataclass
+class TrainingOutput(CausalLMOutputWithPast):
+    """The output with labels; ``token_losses`` (N,) is what each labelled token loses, detached."""
+
+    token_losses: Tensor | None = None
 
 
 class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
@@ -218,7 +229,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            use_cache=use_cache,
+            use_cache=use_cache if labels is None else False,
             **kwargs,
         )
         if labels is None:
@@ -226,11 +237,12 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return result
         hidden = outputs.last_hidden_state[:, :-1]
         chosen = labels[:, 1:] != -100
-        logits_NV = self.llm.get_output_embeddings()(hidden[chosen]).float()
+        logits_NV = self._logits(hidden[chosen])
         losses = nn.functional.cross_entropy(logits_NV, labels[:, 1:][chosen], reduction="none")
         weights = torch.ones_like(losses) if loss_weights is None else loss_weights[:, 1:][chosen]
         divisor = weights.sum().clamp_min(1) if loss_divisor is None else loss_divisor
-        return CausalLMOutputWithPast(loss=(losses * weights).sum() / divisor, logits=logits_NV)
+        loss = (losses * weights).sum() / divisor
+        return TrainingOutput(loss=loss, logits=logits_NV, token_losses=losses.detach())
 
     def _packed_mask(self, inputs_embeds: Tensor) -> Tensor:
         """Return what keeps a packed call from making a mask of L by L: a mask of four axes is taken as it is."""
@@ -241,6 +253,15 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"call model.llm.set_attn_implementation({PACKED!r}) before training on packed batches"
             )
         return inputs_embeds.new_zeros((1, 1, 1, 1))
+
+    def _logits(self, hidden_ND: Tensor) -> Tensor:
+        """Return what the language model makes of its last hidden states: its head, scaled and capped as it does."""
+        config = self.llm.config
+        logits: Tensor = self.llm.get_output_embeddings()(hidden_ND).float()
+        logits = logits * (getattr(config, "logit_scale", None) or 1)  # Cohere
+        logits = logits / (getattr(config, "logits_scaling", None) or 1)  # Granite
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Any, is_first_iteration: bool | None = False, **kwargs: Any

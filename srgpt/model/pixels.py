@@ -26,7 +26,12 @@ POINTS = 128
 STROKE = 0.03
 """Width of a point or scribble, as a share of the picture's shorter side."""
 
-MEAN, STD = 0.5, 0.5
+Channels = tuple[float, float, float]
+"""One number for each of red, green and blue."""
+
+MEAN: Channels = (0.5, 0.5, 0.5)
+STD: Channels = (0.5, 0.5, 0.5)
+"""SigLIP's; other towers have other ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,12 +188,12 @@ def scribble_mask(points: Sequence[tuple[float, float]], width: int, height: int
     return mask
 
 
-def normalise(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Turn (..., S, S, 3) colour or (..., S, S) grey uint8 into (..., 3, S, S) float32 in -1..1."""
-    scaled = (image.astype(np.float32) / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-    if image.shape[-1] == 3:
-        return np.ascontiguousarray(np.moveaxis(scaled, -1, -3))
-    return np.ascontiguousarray(np.repeat(scaled[..., None, :, :], 3, axis=-3))
+def normalise(image: NDArray[np.uint8], mean: Channels = MEAN, std: Channels = STD) -> NDArray[np.float32]:
+    """Turn (..., S, S, 3) colour or (..., S, S) grey uint8 into (..., 3, S, S) float32: 0..1, less mean, by std."""
+    grey = image.shape[-1] != 3
+    share = np.repeat(image[..., None, :, :], 3, axis=-3) if grey else np.moveaxis(image, -1, -3)
+    scaled = share.astype(np.float32) / np.float32(255) - np.array(mean, np.float32)[:, None, None]
+    return np.ascontiguousarray(scaled / np.array(std, np.float32)[:, None, None])
 
 
 def _stack(arrays: list[NDArray[Any]], shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:

@@ -15,7 +15,18 @@ from transformers import BatchFeature, PreTrainedTokenizerBase, PreTrainedTokeni
 
 from srgpt.errors import InputError
 from srgpt.geometry.camera import Camera
-from srgpt.model.pixels import POINTS, DepthInput, Picture, box_mask, make_picture, normalise, without_scale
+from srgpt.model.pixels import (
+    MEAN,
+    POINTS,
+    STD,
+    Channels,
+    DepthInput,
+    Picture,
+    box_mask,
+    make_picture,
+    normalise,
+    without_scale,
+)
 from srgpt.model.prompts import (
     DEPTH,
     IMAGE,
@@ -101,10 +112,13 @@ class SrgptProcessor:
         image_tokens: int,
         depth: DepthInput = "relative",
         template: PromptTemplate | None = None,
+        image_mean: Channels = MEAN,
+        image_std: Channels = STD,
     ) -> None:
         self.tokenizer = tokenizer
         self.image_size = image_size
         self.depth: DepthInput = depth
+        self.image_mean, self.image_std = image_mean, image_std
         self.template = template or cut_template(tokenizer, image_tokens)
         self.image_id, self.mask_id, self.depth_id = (token_id(tokenizer, t) for t in (IMAGE, MASK, DEPTH))
         special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
@@ -127,6 +141,8 @@ class SrgptProcessor:
             "processor_class": type(self).__name__,
             "image_size": self.image_size,
             "depth": self.depth,
+            "image_mean": list(self.image_mean),
+            "image_std": list(self.image_std),
             "template": asdict(self.template),
             "token_ids": {"image": self.image_id, "mask": self.mask_id, "depth": self.depth_id},
             "bos_token_id": self.tokenizer.bos_token_id,
@@ -151,6 +167,8 @@ class SrgptProcessor:
             image_tokens=template.image_tokens,
             depth=config["depth"],
             template=template,
+            image_mean=tuple(config["image_mean"]),
+            image_std=tuple(config["image_std"]),
         )
 
     # Pixels -------------------------------------------------------------------------------------------------
@@ -178,19 +196,21 @@ class SrgptProcessor:
         """
         counts = [len(p.region_ids) for p in pictures]
         inputs = {
-            "pixel_values": torch.from_numpy(normalise(np.stack([p.rgb for p in pictures]))),
+            "pixel_values": self._normal([p.rgb for p in pictures]),
             "region_masks": torch.from_numpy(np.concatenate([p.masks for p in pictures])).float() / 255,
             "region_images": torch.repeat_interleave(torch.arange(len(pictures)), torch.tensor(counts)),
         }
         if self.depth == "relative":
             dark = np.zeros((self.image_size, self.image_size), np.uint8)
-            images = normalise(np.stack([dark if p.depth is None else p.depth for p in pictures]))
-            inputs["depth_values"] = torch.from_numpy(images)
+            inputs["depth_values"] = self._normal([dark if p.depth is None else p.depth for p in pictures])
         if self.depth == "metric":
             none = [np.zeros((count, POINTS, 3), np.float32) for count in counts]
             points = [n if p.points is None else p.points for p, n in zip(pictures, none, strict=True)]
             inputs["region_points"] = torch.from_numpy(np.concatenate(points))
         return inputs
+
+    def _normal(self, images: Sequence[NDArray[np.uint8]]) -> torch.Tensor:
+        return torch.from_numpy(normalise(np.stack(images), self.image_mean, self.image_std))
 
     # Text ---------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgpt.errors import SrgptError
-from srgpt.model.pixels import normalise
 from srgpt.serving.bundle import open_bundle
 from srgpt.serving.decoder import Decoder
 from srgpt.serving.preprocess import Prepared, Preprocessor
@@ -148,7 +147,7 @@ class Engine:
         }
         if not rgb and not depth:
             return
-        pixels = [normalise(image) for image in (*rgb.values(), *depth.values())]
+        pixels = [self.preprocessor.normalise(image) for image in (*rgb.values(), *depth.values())]
         (features,) = self._tower.run(None, {"pixels": np.stack(pixels)})
         if rgb:
             tokens, maps = self._connector.run(None, {"features": features[: len(rgb)]})

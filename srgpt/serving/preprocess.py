@@ -14,7 +14,16 @@ from PIL import Image, UnidentifiedImageError
 
 from srgpt.errors import InputError
 from srgpt.geometry.camera import Camera
-from srgpt.model.pixels import DepthInput, Picture, box_mask, make_picture, point_mask, scribble_mask
+from srgpt.model.pixels import (
+    Channels,
+    DepthInput,
+    Picture,
+    box_mask,
+    make_picture,
+    normalise,
+    point_mask,
+    scribble_mask,
+)
 from srgpt.model.prompts import Inputs, PromptTemplate, region_marks, region_mentions
 from srgpt.records import decode_depth, rle_runs
 from srgpt.serving.protocol import AskedArea, Request, RequestError
@@ -46,8 +55,14 @@ class Preprocessor:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.image_size = int(settings["image_size"])
         self.form: DepthInput = settings["depth"]
+        self.mean: Channels = tuple(settings["image_mean"])
+        self.std: Channels = tuple(settings["image_std"])
         self.template = PromptTemplate(**settings["template"])
         self.reserved = tuple(settings["reserved"])
+
+    def normalise(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn a prepared image, (S, S, 3) or grey (S, S), into the tower's pixels (3, S, S)."""
+        return normalise(image, self.mean, self.std)
 
     def prepare(self, request: Request) -> Prepared:
         """Decode and resize a request's pixels; raise :class:`RequestError` where that cannot be done."""

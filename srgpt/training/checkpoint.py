@@ -1,27 +1,81 @@
-"""Checkpoints: what DeepSpeed saves, a pointer that is replaced atomically, and exact resumption."""
+"""Checkpoints: what DeepSpeed saves, a pointer that is replaced atomically, and exact resumption.
+
+A checkpoint of ZeRO stage 1, 2 or 3 is cut for its number of ranks. For another number (or stage 1 in place of 2)
+it is converted first to DeepSpeed's universal form, which has one file per parameter and state. One without ZeRO is
+whole, and loads on any number of ranks.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
 from srgpt.dataset.sampler import SamplerState
-from srgpt.errors import SrgptError
+from srgpt.errors import InputError, SrgptError
+from srgpt.params import TrainParams
+from srgpt.process import run
 from srgpt.storage import read_json, write_json
+from srgpt.training.engine import own_settings, restore_settings
 
 LATEST = "latest.json"
 KEEP = 2
 
+_UNIVERSAL = "universal-"
+_CONVERTER = "deepspeed.checkpoint.ds_to_universal"
 _TORCH_WRITER = ("PytorchStreamWriter", "inline_container")
 """How the errors begin by which ``torch.save`` tells of a file that it could not write."""
 
 
-def save(engine: Any, folder: Path, step: int, sampler: SamplerState, *, main: bool) -> None:
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands, beside its weights."""
+
+    step: int
+    sampler: SamplerState
+    tokens: int = 0
+    """Tokens seen by all ranks."""
+    seconds: float = 0.0
+    """Time spent training."""
+    losses: list[float] = field(default_factory=list)
+    """The last losses, by which a jump is known."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: its folder's name, and by how many ranks at which ZeRO stage it was written."""
+
+    tag: str
+    world: int
+    zero_stage: int
+    progress: Progress
+
+    def universal(self, world: int, zero_stage: int) -> bool:
+        """Return whether it must be converted for ``world`` ranks at ``zero_stage``.
+
+        Raises :class:`InputError` where that cannot be done: only stages 1 and 2 lay out their files alike.
+        """
+        if self.zero_stage != zero_stage and {self.zero_stage, zero_stage} != {1, 2}:
+            raise InputError(
+                f"checkpoint {self.tag} was written with train.zero_stage={self.zero_stage} and cannot go on with "
+                f"{zero_stage}: among the stages only 1 and 2 can take each other's place. Set it back to "
+                f"{self.zero_stage}."
+            )
+        return self.zero_stage > 0 and (self.world, self.zero_stage) != (world, zero_stage)
+
+    @property
+    def universal_tag(self) -> str:
+        """The name of the folder of its universal form."""
+        return f"{_UNIVERSAL}{self.tag}"
+
+
+def save(engine: Any, folder: Path, progress: Progress, *, main: bool) -> None:
     """Save everything that the next step depends on; all ranks call it.
 
     The pointer moves only after all ranks have written, so that a kill at any moment leaves a whole
@@ -29,13 +83,14 @@ def save(engine: Any, folder: Path, step: int, sampler: SamplerState, *, main: b
     """
     import torch.distributed as dist
 
-    tag = f"step-{step:07d}"
+    tag = f"step-{progress.step:07d}"
     with write_errors(folder):
         engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
     dist.barrier()
     if main:
-        write_json(str(folder / LATEST), {"tag": tag, "step": step, "sampler": sampler.to_json()})
-        for old in sorted(folder.glob("step-*"))[:-KEEP]:
+        made = Checkpoint(tag, dist.get_world_size(), engine.zero_optimization_stage(), progress)
+        write_json(str(folder / LATEST), asdict(made))
+        for old in [*sorted(folder.glob("step-*"))[:-KEEP], *folder.glob(f"{_UNIVERSAL}*")]:
             shutil.rmtree(old)
     dist.barrier()
 
@@ -56,20 +111,46 @@ def write_errors(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def latest(folder: Path) -> tuple[str, int, SamplerState] | None:
-    """Return the newest whole checkpoint's tag, its step and its place in the data, or None."""
+def latest(folder: Path) -> Checkpoint | None:
+    """Return the newest whole checkpoint, or None."""
     path = folder / LATEST
     if not path.exists():
         return None
     state = read_json(str(path))
-    return state["tag"], state["step"], SamplerState(**state["sampler"])
+    progress = state["progress"]
+    sampler = SamplerState(**progress["sampler"])
+    return Checkpoint(**{**state, "progress": Progress(**{**progress, "sampler": sampler})})
 
 
-def resume(engine: Any, folder: Path) -> tuple[int, SamplerState] | None:
-    """Load the newest checkpoint into ``engine``; return the steps done and the sampler's state, or None."""
+def convert(folder: Path, params: TrainParams) -> None:
+    """Convert the newest checkpoint where the ranks and ZeRO stage of ``params`` need it and it is not yet.
+
+    One process calls it, before any rank starts.
+    """
+    found = latest(folder)
+    if found is None or not found.universal(params.world, params.zero_stage):
+        return
+    target = folder / found.universal_tag
+    if target.exists():
+        return
+    partial = target.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    paths = ["--input_folder", str(folder / found.tag), "--output_folder", str(partial)]
+    run([sys.executable, "-m", _CONVERTER, *paths], env={"DS_ACCELERATOR": "cpu"}, on_line=lambda line: None)
+    partial.rename(target)
+
+
+def resume(engine: Any, folder: Path) -> Progress | None:
+    """Load the newest checkpoint into ``engine``; return where it stands, or None where there is none.
+
+    Settings of the optimizer come from the parameters, never from the checkpoint.
+    """
     found = latest(folder)
     if found is None:
         return None
-    tag, step, sampler = found
-    engine.load_checkpoint(str(folder), tag=tag)
-    return step, sampler
+    settings = own_settings(engine)
+    tag = found.universal_tag if engine.load_universal_checkpoint() else found.tag
+    if engine.load_checkpoint(str(folder), tag=tag)[0] is None:  # DeepSpeed only warns
+        raise SrgptError(f"{folder / tag}: DeepSpeed found no checkpoint of this kind there; remove {folder}")
+    restore_settings(engine, settings)
+    return found.progress

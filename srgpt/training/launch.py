@@ -1,4 +1,8 @@
-"""Launching a training job: one child process per rank, output passed on, errors readable."""
+"""Launching a training job: one child process per rank, output passed on, errors readable.
+
+Several nodes meet at the first one's address. It alone has the job; on the others the ranks read it from the
+shared folder, once all of them have met.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,75 @@ import json
 import os
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from srgpt.errors import InputError, SrgptError
+from srgpt.params import TrainParams
 from srgpt.process import CommandError, run
-from srgpt.training.worker import ERROR_MARK, Job
+from srgpt.training import checkpoint
+from srgpt.training.stopping import STOP, StoppedError, patient
+from srgpt.training.worker import CHECKPOINTS, ERROR_MARK, Job
 
 _MODULE = "srgpt.training.worker"
+_PORT = 29500
+_KINDS = {"input": InputError, "work": SrgptError, "stopped": StoppedError}
+_WAITING = (
+    "asked to stop; the ranks write a checkpoint after the current step (again: stop at once, without one)"
+)
 
 
-def launch(job: Job, ranks: int, path: Path) -> None:
-    """Run ``job`` on ``ranks`` processes to its end; ``path`` is where its description is put.
+@dataclass(frozen=True)
+class Node:
+    """This machine among those that train together."""
 
-    Raises what a rank raised, with its message.
+    rank: int = 0
+    count: int = 1
+    address: str = "127.0.0.1"
+    """Of node 0, reachable from all."""
+    port: int = 0
+
+    @classmethod
+    def find(cls, params: TrainParams, rank: int | None = None) -> Node:
+        """Find out which node this is: ``rank``, else ``NODE_RANK``; node 0 is at ``MASTER_ADDR``:``MASTER_PORT``.
+
+        Raises :class:`InputError` where several nodes are to train and that is not known.
+        """
+        if params.nodes == 1:
+            if rank:
+                raise InputError(f"--node-rank {rank}: train.nodes is 1; set it to the number of nodes")
+            return cls()
+        number = _number("NODE_RANK") if rank is None else rank
+        address = os.environ.get("MASTER_ADDR")
+        if number is None or not address:
+            raise InputError(
+                f"train.nodes is {params.nodes}: give each node its number with --node-rank or NODE_RANK, and all the "
+                "address of node 0 in MASTER_ADDR (and a free port of it in MASTER_PORT)"
+            )
+        if not 0 <= number < params.nodes:
+            raise InputError(f"node rank {number}: expected 0 to {params.nodes - 1}, as train.nodes says")
+        return cls(number, params.nodes, address, _number("MASTER_PORT") or _PORT)
+
+
+def launch(job: Job, params: TrainParams, path: Path, node: Node = Node()) -> None:
+    """Run ``job`` on the ranks of this node to its end; ``path`` is where its description is put.
+
+    Raises what a rank raised, with its message, and :class:`~srgpt.training.stopping.StoppedError` where the training
+    was asked to stop (SIGTERM or SIGINT to this process or to a rank).
     """
+    folder = path.parent
+    (folder / STOP).unlink(missing_ok=True)
+    checkpoint.convert(folder / CHECKPOINTS, params)
     job.write(path)
-    env = {"TOKENIZERS_PARALLELISM": "false"}
-    if ranks == 1:
-        command = [sys.executable, "-m", _MODULE, str(path)]
-        env |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-        env["MASTER_PORT"] = str(free_port())
-    else:
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-        command = [*torchrun, f"--nproc-per-node={ranks}", "-m", _MODULE, str(path)]
-        env["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // ranks))
+    _run(params.ranks, path, node)
+
+
+def join(params: TrainParams, path: Path, node: Node) -> None:
+    """Run this node's ranks of the job whose description node 0 puts at ``path``."""
+    _run(params.ranks, path, node)
+
+
+def _run(ranks: int, path: Path, node: Node) -> None:
     errors: list[dict[str, str]] = []
 
     def show(line: str) -> None:
@@ -39,12 +88,41 @@ def launch(job: Job, ranks: int, path: Path) -> None:
             sys.stderr.write(f"{line}\n")
 
     try:
-        run(command, env=env, on_line=show)
+        with patient(path.parent, _WAITING):
+            run(_command(ranks, path, node), env=_environment(ranks, node), on_line=show)
     except CommandError:
         if not errors:
             raise
-        kind = InputError if errors[0]["kind"] == "input" else SrgptError
-        raise kind(errors[0]["message"]) from None
+    if errors:
+        raise _KINDS[errors[0]["kind"]](errors[0]["message"]) from None
+
+
+def _command(ranks: int, path: Path, node: Node) -> list[str]:
+    python, worker = [sys.executable, "-m"], [_MODULE, str(path)]
+    if node.count * ranks == 1:
+        return [*python, *worker]
+    meeting = ["--standalone"]
+    if node.count > 1:
+        meeting = [f"--nnodes={node.count}", f"--node-rank={node.rank}"]
+        meeting += [f"--master-addr={node.address}", f"--master-port={node.port}"]
+    return [*python, "torch.distributed.run", *meeting, f"--nproc-per-node={ranks}", "-m", *worker]
+
+
+def _environment(ranks: int, node: Node) -> dict[str, str]:
+    environment = {"TOKENIZERS_PARALLELISM": "false"}
+    if node.count * ranks == 1:
+        environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+        return environment | {"MASTER_ADDR": node.address, "MASTER_PORT": str(free_port())}
+    return environment | {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks))}
+
+
+def _number(name: str) -> int | None:
+    text = os.environ.get(name)
+    if not text:
+        return None
+    if not text.isdigit():
+        raise InputError(f"{name}={text}: expected a number")
+    return int(text)
 
 
 def free_port() -> int:

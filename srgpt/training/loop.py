@@ -1,24 +1,33 @@
-"""The training loop of one rank."""
+"""The training loop of one rank.
+
+Axes: B rows of text, L tokens of a row, N labelled tokens of a batch, F families of questions.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from srgpt.dataset.collator import Batch, model_inputs, to_device
-from srgpt.dataset.sampler import PermutationSampler, SamplerState
+from srgpt.dataset.sampler import Key, PermutationSampler, SamplerState
 from srgpt.errors import SrgptError
+from srgpt.model.modeling import PIXELS
 from srgpt.params import TrainParams
 from srgpt.training import checkpoint
-from srgpt.training.metrics import Reporter
-from srgpt.training.recipe import deepspeed_config, learning_rate, parameter_groups
+from srgpt.training.checkpoint import Progress
+from srgpt.training.engine import set_rates
+from srgpt.training.guards import Guard
+from srgpt.training.metrics import Reporter, Step
+from srgpt.training.recipe import learning_rate
+from srgpt.training.stopping import StoppedError
 
 
 @dataclass(frozen=True)
@@ -32,16 +41,20 @@ class Outcome:
     resumed_at: int
 
 
-def start_engine(model: torch.nn.Module, params: TrainParams) -> Any:
-    """Hand the model to DeepSpeed; needs an initialised process group."""
-    import deepspeed
+@dataclass(frozen=True)
+class Hooks:
+    """What is to be done around the steps; by default nothing."""
 
-    engine, _, _, _ = deepspeed.initialize(
-        model=model,
-        model_parameters=parameter_groups(model, params),  # type: ignore[arg-type]
-        config=deepspeed_config(params),
-    )
-    return engine
+    advance: Callable[..., None] = lambda steps=1, note="": None
+    """Told how many steps more are done."""
+    stop: Callable[[], bool] = lambda: False
+    """Asked once a step whether this rank was asked to stop."""
+    after: Callable[[int], None] = lambda step: None
+    """Called on every rank after every step."""
+    work: Callable[[Batch], float] = lambda batch: 0.0
+    """Counts the FLOPs of a batch."""
+    name_of: Callable[[Key], str] = str
+    """Gives the conversation of a sample's key, for errors."""
 
 
 def train(
@@ -52,70 +65,155 @@ def train(
     *,
     checkpoints: Path,
     reporter: Reporter,
-    advance: Callable[..., None],
+    hooks: Hooks = Hooks(),
 ) -> Outcome:
     """Train ``engine`` to ``params.steps`` steps, from its newest checkpoint where there is one.
 
-    ``batches`` starts reading where the sampler stands. Raises :class:`SrgptError` where the loss is not a
-    number.
+    ``batches`` starts reading where the sampler stands. Raises :class:`SrgptError` where the loss or the gradient
+    is not a number or the loss jumps, and :class:`StoppedError` where any rank was asked to stop.
     """
     started = time.perf_counter()
-    done = 0
-    found = checkpoint.resume(engine, checkpoints)
-    if found is not None:
-        done, state = found
-        sampler.resume(state)
-        advance(done, note="resumed")
-    resumed_at, loss = done, math.nan
+    progress = checkpoint.resume(engine, checkpoints) or Progress(0, sampler.state)
+    sampler.resume(progress.sampler)
+    hooks.advance(progress.step, note="resumed" if progress.step else "")
+    guard = Guard(params.spike_factor, progress.losses)
+    done, loss, tokens, before = progress.step, math.nan, progress.tokens, progress.seconds
     stream = batches()
     while done < params.steps:
         waiting = time.perf_counter()
-        batch = to_device(next(stream), engine.device)
+        batch = [next(stream) for _ in range(params.accumulation)]
         waited = time.perf_counter() - waiting
-        rate = learning_rate(done, params)
-        loss, tokens, norm = _step(engine, batch, rate)
-        done += 1
-        if not math.isfinite(loss):
-            raise SrgptError(_not_a_number(loss, done, rate, checkpoints))
-        consumed = sampler.state.consumed + sampler.batch * sampler.world
+        rates = set_rates(engine, learning_rate(done, params))
+        step = take_step(engine, batch, reporter.families, work=hooks.work, stop=hooks.stop())
+        done, loss, tokens = done + 1, step.loss, tokens + step.tokens
+        wrong = guard.check(loss, step.norm)
+        if wrong is not None:
+            names = _names(batch, hooks.name_of)
+            raise SrgptError(_stopped_by_guard(wrong, done, max(rates.values()), names, checkpoints))
+        consumed = sampler.state.consumed + params.accumulation * sampler.batch * sampler.world
         sampler.state = SamplerState(sampler.state.fingerprint, consumed)
-        samples = params.batch_images * sampler.world
-        reporter.step(done, loss=loss, rate=rate, norm=norm, tokens=tokens, samples=samples, waited=waited)
-        advance(1, note=f"loss {loss:.3f}")
-        if done % params.checkpoint_steps == 0 and done < params.steps:
-            checkpoint.save(engine, checkpoints, done, sampler.state, main=sampler.rank == 0)
-    return Outcome(done, loss, time.perf_counter() - started, resumed_at)
+        seconds = before + time.perf_counter() - started
+        reporter.step(done, step, rates=rates, waited=waited, tokens_seen=tokens, seconds=seconds)
+        hooks.advance(1, note=f"loss {loss:.3f}")
+        hooks.after(done)
+        if done < params.steps and (step.stop or done % params.checkpoint_steps == 0):
+            reached = Progress(done, sampler.state, tokens, seconds, list(guard.losses))
+            checkpoint.save(engine, checkpoints, reached, main=sampler.rank == 0)
+            if step.stop:
+                raise StoppedError(
+                    f"the training was asked to stop and did, after step {done} of {params.steps}, whose checkpoint "
+                    "is kept. The same command goes on from there."
+                )
+    return Outcome(done, loss, time.perf_counter() - started, progress.step)
 
 
-def _step(engine: Any, batch: Batch, rate: float) -> tuple[float, int, float]:
-    """Take one optimizer step; return the loss and the tokens of all ranks, and the gradient's norm.
+def take_step(
+    engine: Any,
+    batches: Sequence[Batch],
+    families: Sequence[str] = (),
+    *,
+    work: Callable[[Batch], float] = lambda batch: 0.0,
+    stop: bool = False,
+) -> Step:
+    """Take one optimizer step over the ``batches`` of this rank; return its sums over all ranks.
 
-    The loss is the weighted mean over the labels of the *global* batch, however they fall to the ranks.
+    The loss is the weighted mean over the labels of the *global* batch, however they fall to ranks and batches.
+    ``stop`` is this rank's wish, and true in the result where any rank has it.
     """
     world = dist.get_world_size()
-    weight = torch.where(batch["labels"][:, 1:] != -100, batch["loss_weights"][:, 1:], 0.0).sum()
-    tokens = torch.tensor(batch["input_ids"].numel(), device=weight.device)
-    totals = torch.stack([weight.double(), tokens.double()])
+    weight = torch.stack([_weights(b).sum() for b in batches]).double().sum().to(engine.device)
+    dist.all_reduce(weight)
+    # DeepSpeed averages gradients over ranks and batches: the divisor is the mean of their weights
+    divisor = (weight / world / len(batches)).float()
+    loss = torch.zeros((), dtype=torch.float64, device=engine.device)
+    sums_F2 = torch.zeros((len(families), 2), dtype=torch.float64, device=engine.device)
+    norm = None
+    for number, batch in enumerate(batches):
+        inputs = _to_device(batch, engine)
+        output = engine(**inputs, loss_divisor=divisor)
+        engine.backward(output.loss)
+        loss += output.loss.detach() / len(batches)
+        if families and "families" in batch:
+            sums_F2 += _by_family(batch, output.token_losses, len(families)).to(engine.device)
+        if number == len(batches) - 1 and _plain(engine):
+            # without ZeRO and bfloat16, DeepSpeed clips by a norm that it does not tell
+            grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
+            norm = float(torch.nn.utils.get_total_norm(grads))
+        engine.step()
+    found = float((engine.get_global_grad_norm() if norm is None else norm) or 0.0)
+    counts = [_count(batches, name) for name in ("tokens", "labels", "samples")]
+    flags = [float(not math.isfinite(found)), float(stop)]
+    own = torch.tensor([*counts, sum(map(work, batches)), *flags], dtype=torch.float64)
+    totals = torch.cat([loss[None], own.to(engine.device), sums_F2.flatten()])
     dist.all_reduce(totals)
-    for group in engine.optimizer.param_groups:
-        group["lr"] = rate * group["rate"]
-    # DeepSpeed averages gradients over ranks: the divisor is the mean of the ranks' weights
-    loss = engine(**model_inputs(batch), loss_divisor=(totals[0] / world).float()).loss
-    engine.backward(loss)
-    # without ZeRO, DeepSpeed clips by a norm that it does not tell
-    grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
-    norm = None if engine.zero_optimization() else torch.nn.utils.get_total_norm(grads)
-    engine.step()
-    norm = engine.get_global_grad_norm() if norm is None else norm
-    mean = loss.detach().double()
-    dist.all_reduce(mean)
-    return float(mean) / world, int(totals[1]), float(norm or 0.0)
+    mean, tokens, labels, samples, flops, broken, stops, *by_family = totals.tolist()
+    pairs = zip(families, by_family[::2], by_family[1::2], strict=True)
+    return Step(
+        loss=mean / world,
+        norm=math.nan if broken and math.isfinite(found) else found,
+        tokens=int(tokens),
+        labels=int(labels),
+        samples=int(samples),
+        flops=flops,
+        stop=stops > 0,
+        families={name: (total, weight) for name, total, weight in pairs if weight > 0},
+    )
 
 
-def _not_a_number(loss: float, step: int, rate: float, checkpoints: Path) -> str:
+def _plain(engine: Any) -> bool:
+    return not (engine.zero_optimization() or engine.bfloat16_enabled())
+
+
+def _to_device(batch: Batch, engine: Any) -> Batch:
+    """Return the model's inputs on its device; pixels in its precision, metres and masks as they are."""
+    inputs = to_device(model_inputs(batch), engine.device)
+    if engine.bfloat16_enabled():
+        inputs |= {name: inputs[name].bfloat16() for name in PIXELS if name in inputs}
+    return inputs
+
+
+def _labelled(batch: Batch) -> Tensor:
+    labelled_BL: Tensor = batch["labels"][:, 1:] != -100
+    return labelled_BL
+
+
+def _weights(batch: Batch) -> Tensor:
+    return torch.where(_labelled(batch), batch["loss_weights"][:, 1:], 0.0)
+
+
+def _by_family(batch: Batch, losses_N: Tensor, count: int) -> Tensor:
+    """Return each family's weighted sum of losses and its weight, (F, 2); tokens of none (-1) are left out."""
+    chosen = _labelled(batch)
+    family_N, weight_N = batch["families"][:, 1:][chosen], batch["loss_weights"][:, 1:][chosen].double()
+    terms_N2 = torch.stack([losses_N.detach().double().cpu() * weight_N, weight_N], dim=1)
+    sums_F2 = torch.zeros((count, 2), dtype=torch.float64)
+    return sums_F2.index_add(0, family_N[family_N >= 0], terms_N2[family_N >= 0])
+
+
+def _count(batches: Sequence[Batch], what: str) -> float:
+    if what == "samples":
+        return float(sum(len(b["keys"]) if "keys" in b else len(b["labels"]) for b in batches))
+    if what == "labels":
+        return float(sum(int(_labelled(b).sum()) for b in batches))
+    return float(sum(b["input_ids"].numel() for b in batches))
+
+
+def _names(batches: Sequence[Batch], name_of: Callable[[Key], str]) -> list[str]:
+    """Return the conversations of a step, of all ranks, in their order; all ranks call it."""
+    own = [name_of(key) for batch in batches for key in batch.get("keys", ())]
+    gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(gathered, own)
+    return [name for names in gathered for name in names]
+
+
+def _stopped_by_guard(wrong: str, step: int, rate: float, names: Sequence[str], checkpoints: Path) -> str:
     found = checkpoint.latest(checkpoints)
-    kept = f"the checkpoint of step {found[1]} is kept" if found else "no checkpoint was written yet"
+    kept = (
+        f"the checkpoint of step {found.progress.step} is kept" if found else "no checkpoint was written yet"
+    )
     return (
-        f"the loss is {loss} at step {step} (learning rate {rate:.3g}); {kept}. "
-        "Lower train.learning_rate or train.gradient_clipping, or raise train.warmup_share, and train again."
+        f"{wrong} at step {step} (learning rate {rate:.3g}); {kept}. "
+        f"The step saw conversations {', '.join(names) or 'without names'}. "
+        "Look at them; lower train.learning_rate or train.gradient_clipping, or raise train.warmup_share or "
+        "train.spike_factor, and train again."
     )

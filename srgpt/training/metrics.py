@@ -1,114 +1,122 @@
-"""What a training run reports, from rank 0 only: loss, learning rate, gradient norm and speed, delivered or kept."""
+"""What a training run reports, from rank 0 only: losses, rates, gradient norm, speed, memory."""
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from srgpt.errors import SrgptError
-from srgpt.storage import write_json
-
-log = logging.getLogger(__name__)
 
 Log = Callable[[Mapping[str, float], int], None]
 
-UNDELIVERED = "undelivered.json"
-"""Points that never got to the tracking server: a list of ``[step, {name: value}]``."""
 
-_PAUSE = 60.0
-"""Seconds between attempts while the server does not answer: each may hold up the training."""
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step, over all ranks."""
+
+    loss: float
+    norm: float
+    """Of the gradient, before clipping."""
+    tokens: int = 0
+    labels: int = 0
+    """Tokens that are learnt."""
+    samples: int = 0
+    flops: float = 0.0
+    stop: bool = False
+    """Whether any rank was asked to stop."""
+    families: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """Weighted sum of losses and weight, by family of questions."""
 
 
 @dataclass
-class Speed:
+class Sums:
     """Counts between two reports."""
 
-    tokens: int = 0
-    samples: int = 0
-    waited: float = 0.0
     steps: int = 0
+    loss: float = 0.0
+    tokens: int = 0
+    labels: int = 0
+    samples: int = 0
+    flops: float = 0.0
+    waited: float = 0.0
+    families: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
     since: float = field(default_factory=time.perf_counter)
+
+    def add(self, step: Step, waited: float) -> None:
+        """Count a step and the seconds that it waited for data."""
+        self.steps += 1
+        self.waited += waited
+        for name in ("loss", "tokens", "labels", "samples", "flops"):
+            setattr(self, name, getattr(self, name) + getattr(step, name))
+        for name, (total, weight) in step.families.items():
+            self.families[name][0] += total
+            self.families[name][1] += weight
 
 
 class Reporter:
-    """Collects steps and hands their means to ``log`` every ``every`` steps."""
+    """Collects steps and hands their means to ``log`` every ``every`` steps.
 
-    def __init__(self, log: Log, every: int) -> None:
-        self._log = log
-        self._every = every
-        self._speed = Speed()
-        self._losses: list[float] = []
+    Steps are the step of every point; ``train/tokens_seen`` and ``train/hours`` are metrics beside it, which
+    MLflow's charts take as x-axis ("Metric").
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        every: int,
+        *,
+        families: Sequence[str] = (),
+        peak: float = 0.0,
+        memory: Callable[[], Mapping[str, float]] = dict,
+    ) -> None:
+        """``families`` are the names that the batches count from 0, ``peak`` the FLOPs per second of all devices."""
+        self.families = tuple(families)
+        self._log, self._every, self._peak, self._memory = log, every, peak, memory
+        self._sums = Sums()
+        self._last: tuple[Mapping[str, float], float, int, float] = ({}, 0.0, 0, 0.0)
 
     def step(
-        self, step: int, *, loss: float, rate: float, norm: float, tokens: int, samples: int, waited: float
+        self,
+        number: int,
+        step: Step,
+        *,
+        rates: Mapping[str, float],
+        waited: float = 0.0,
+        tokens_seen: int = 0,
+        seconds: float = 0.0,
     ) -> None:
-        """Count one optimizer step: ``step`` is the number of steps done with it."""
-        speed = self._speed
-        speed.tokens += tokens
-        speed.samples += samples
-        speed.waited += waited
-        speed.steps += 1
-        self._losses.append(loss)
-        if step % self._every == 0:
-            self.flush(step, rate, norm)
+        """Count one optimizer step: ``number`` is the number of steps done with it.
 
-    def flush(self, step: int, rate: float, norm: float) -> None:
+        ``rates`` are the learning rates by part of the model, ``waited`` the step's seconds without data,
+        ``tokens_seen`` and ``seconds`` those of the whole training.
+        """
+        self._sums.add(step, waited)
+        self._last = rates, step.norm, tokens_seen, seconds
+        if number % self._every == 0:
+            self.flush(number)
+
+    def flush(self, number: int) -> None:
         """Report the means since the last report."""
-        speed, losses = self._speed, self._losses
-        if not losses:
+        sums = self._sums
+        if not sums.steps:
             return
-        seconds = max(time.perf_counter() - speed.since, 1e-9)
-        self._log(
-            {
-                "train/loss": sum(losses) / len(losses),
-                "train/learning_rate": rate,
-                "train/gradient_norm": norm,
-                "train/tokens_per_second": speed.tokens / seconds,
-                "train/samples_per_second": speed.samples / seconds,
-                "train/step_seconds": seconds / speed.steps,
-                "train/data_wait_share": speed.waited / seconds,
-            },
-            step,
-        )
-        self._speed, self._losses = Speed(), []
+        rates, norm, tokens_seen, seconds = self._last
+        values = {"loss": sums.loss / sums.steps, "gradient_norm": norm, "learning_rate": max(rates.values())}
+        if len(rates) > 1:
+            values |= {f"learning_rate/{part}": rate for part, rate in rates.items()}
+        values |= {f"loss/{name}": total / weight for name, (total, weight) in sums.families.items()}
+        values |= self._speed(sums) | dict(self._memory())
+        values |= {"tokens_seen": tokens_seen, "hours": seconds / 3600}
+        self._log({f"train/{name}": value for name, value in values.items()}, number)
+        self._sums = Sums()
 
-
-class Delivery:
-    """Sends points to the tracking server; where that fails they wait for later ones, and the training goes on."""
-
-    def __init__(self, send: Log, pause: float = _PAUSE) -> None:
-        self._send = send
-        self._pause = pause
-        self._waiting: list[tuple[int, dict[str, float]]] = []
-        self._failed_at: float | None = None
-
-    def __call__(self, values: Mapping[str, float], step: int) -> None:
-        """Send the ``values`` of ``step`` after those that wait."""
-        self._waiting.append((step, dict(values)))
-        if self._failed_at is None or time.monotonic() - self._failed_at >= self._pause:
-            self._flush()
-
-    def close(self, path: Path) -> None:
-        """Try once more; write what still waits to the file ``path``, and say so."""
-        self._flush()
-        if self._waiting:
-            write_json(str(path), self._waiting)
-            log.warning(
-                "%d points did not get to the tracking server; they are in %s", len(self._waiting), path
-            )
-
-    def _flush(self) -> None:
-        try:
-            while self._waiting:
-                step, values = self._waiting[0]
-                self._send(values, step)
-                del self._waiting[0]
-        except SrgptError as error:
-            if self._failed_at is None:
-                log.warning("%s\nThe training goes on; its metrics are kept and sent later.", error)
-            self._failed_at = time.monotonic()
-        else:
-            self._failed_at = None
+    def _speed(self, sums: Sums) -> dict[str, float]:
+        seconds = max(time.perf_counter() - sums.since, 1e-9)
+        speed = {
+            "tokens_per_second": sums.tokens / seconds,
+            "label_tokens_per_second": sums.labels / seconds,
+            "samples_per_second": sums.samples / seconds,
+            "step_seconds": seconds / sums.steps,
+            "data_wait_share": sums.waited / seconds,
+        }
+        return speed | ({"mfu": sums.flops / seconds / self._peak} if self._peak else {})

@@ -1,4 +1,4 @@
-"""The recipe: what is trained, in which groups, at which learning rate; DeepSpeed's configuration."""
+"""The recipe: what is trained, in which groups, at which learning rate and precision."""
 
 from __future__ import annotations
 
@@ -9,25 +9,34 @@ import torch
 from torch import nn
 
 from srgpt.params import TrainParams
-
-VISION = ("vision_tower", "region_extractor.feature", "region_extractor.rgb", "region_extractor.depth")
-"""What ``train.vision_rate`` slows down: the parts whose features the language model learns to compare."""
+from srgpt.training.trainable import first_match
 
 
 def parameter_groups(model: nn.Module, params: TrainParams) -> list[dict[str, Any]]:
     """Return the optimizer's groups: matrices with weight decay, norms, biases and embeddings without.
 
-    Each has a ``rate``, its learning rate relative to the schedule's. Parameters that do not require a gradient
-    (fixed positions) are in none.
+    Each has a ``rate``, its learning rate relative to the schedule's (``train.rates``), and the ``part`` of the model
+    that has it. Parameters that do not require a gradient are in none.
     """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = params.vision_rate if name.startswith(VISION) else 1.0
+            part = first_match(name.replace(".base_layer", ""), params.rates) or "all"
+            rate = params.rates.get(part, 1.0)
             matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-            groups.setdefault((rate, params.weight_decay if matrix else 0.0), []).append(parameter)
-    return [{"params": found, "rate": r, "weight_decay": decay} for (r, decay), found in groups.items()]
+            groups.setdefault((part, rate, params.weight_decay if matrix else 0.0), []).append(parameter)
+    return [
+        {"params": found, "rate": rate, "part": part, "weight_decay": decay}
+        for (part, rate, decay), found in groups.items()
+    ]
+
+
+def optimizer_steps(params: TrainParams, rows: int, world: int) -> int:
+    """Return the steps of a stage: as given, or those of its ``epochs`` over ``rows`` images on ``world`` ranks."""
+    if params.epochs is None:
+        return params.steps
+    return max(1, math.ceil(params.epochs * rows / (params.batch_images * params.accumulation * world)))
 
 
 def learning_rate(step: int, params: TrainParams) -> float:
@@ -44,25 +53,3 @@ def precision(params: TrainParams) -> torch.dtype:
     if params.dtype == "auto":
         return torch.bfloat16 if torch.cuda.is_available() else torch.float32
     return torch.float32 if params.dtype == "float32" else torch.bfloat16
-
-
-def deepspeed_config(params: TrainParams) -> dict[str, Any]:
-    """Return DeepSpeed's configuration; nothing in it needs a compiler."""
-    return {
-        "train_micro_batch_size_per_gpu": params.batch_images,
-        "gradient_accumulation_steps": 1,
-        "gradient_clipping": params.gradient_clipping,
-        "zero_optimization": {"stage": params.zero_stage},
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": params.learning_rate,
-                "betas": list(params.betas),
-                "weight_decay": params.weight_decay,
-                "torch_adam": True,
-            },
-        },
-        "bf16": {"enabled": precision(params) == torch.bfloat16},
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
-    }

@@ -19,6 +19,7 @@ from typing import Any
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import build
+from srgpt.training.stopping import StoppedError, StopRequest
 
 CHECKPOINTS = "checkpoints"
 """The folder of checkpoints within a job's folder."""
@@ -26,18 +27,28 @@ CHECKPOINTS = "checkpoints"
 ERROR_MARK = "srgpt-error: "
 """Starts the line on which a rank leaves its error: its kind and its message."""
 
+_KINDS: dict[str, type[SrgptError]] = {"input": InputError, "stopped": StoppedError, "work": SrgptError}
+
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Job:
-    """What the ranks need to know. ``folder`` is where checkpoints and the finished model go."""
+    """What the ranks need to know of one stage. ``folder`` is where checkpoints and the finished model go."""
 
     params: dict[str, Any]
-    source: str
-    scenes: str
+    stage: int
+    """Number of the stage, from 0."""
+    sources: list[dict[str, Any]]
+    """Tables of the mixture: ``url``, ``scenes`` and ``weight`` of each."""
+    data: dict[str, str]
+    """Fingerprints of what the whole training reads, for its lineage."""
     folder: str
     run_id: str
+    init: str | None = None
+    """The model folder to start from; None builds the model of ``params``."""
+    first_step: int = 0
+    """Steps of the stages before, to which this one's are added where they are reported."""
 
     def write(self, path: Path) -> None:
         """Write the job for the ranks to read."""
@@ -54,28 +65,32 @@ def main(path: str) -> None:
     _end_with_parent()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        run(Job.read(Path(path)))
+        run(Path(path))
     except SrgptError as error:
         _leave(error)
 
 
-def run(job: Job) -> None:
-    """Train as one rank and, as rank 0, write the model."""
-    params = build(job.params)
+def run(path: Path) -> None:
+    """Train as one rank the job described at ``path`` and, as rank 0, write the model."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    with _process_group(world):
+    stop = StopRequest(path.parent, watch=rank == 0)
+    stop.install()
+    with _process_group(int(os.environ["LOCAL_WORLD_SIZE"])):
+        job = Job.read(path)  # not earlier: node 0 has written it when all ranks have met
+        params = build(job.params)
         from srgpt.training.session import Session
 
-        Session(params, job.source, job.scenes, Path(job.folder), job.run_id, rank, world).run()
+        Session(job, params, rank, world, stop).run()
 
 
 @contextlib.contextmanager
-def _process_group(world: int) -> Iterator[None]:
+def _process_group(local: int) -> Iterator[None]:
+    """Meet the other ranks, ``local`` of them on this node."""
     import torch
 
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
     import deepspeed
     import torch.distributed as dist
 
@@ -100,11 +115,12 @@ def _end_with_parent() -> None:
 
 def _leave(error: SrgptError) -> None:
     """End with a message that the launcher shows; torchrun would not pass on an exit code that says its kind."""
-    kind = "input" if isinstance(error, InputError) else "work"
+    kind = next(k for k, t in _KINDS.items() if isinstance(error, t))
     sys.stderr.write(f"{ERROR_MARK}{json.dumps({'kind': kind, 'message': str(error)})}\n")
     sys.stderr.flush()
-    # the other ranks may be waiting for this one: leave at once, the launcher ends them
-    os._exit(1)
+    # the other ranks may be waiting for this one: leave at once, the launcher ends them; but where all stop
+    # together, none must be ended while it still delivers its metrics
+    os._exit(0 if kind == "stopped" else 1)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,18 @@ def import_llava(folder: Path, count: int = 8) -> str:
     return str(folder / "llava" / "conversations")
 
 
+def import_captions(folder: Path, count: int = 8) -> str:
+    images, _ = write_pictures(folder, [f"{i:04d}" for i in range(count)])
+    rows = [{"image": f"{i:04d}.jpg", "caption": f"Noise, number {i}."} for i in range(count)]
+    run(Source(write_rows(folder / "c.json", rows), "captions", "c", images), str(folder / "c"))
+    return str(folder / "c" / "conversations")
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return import_captions(tmp_path_factory.mktemp("captions"))
+
+
 @pytest.fixture(scope="module")
 def osd(tmp_path_factory: pytest.TempPathFactory) -> str:
     return import_osd(tmp_path_factory.mktemp("osd"))
@@ -48,7 +60,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["osd", "llava"])
+@pytest.mark.parametrize("name", ["osd", "llava", "captions"])
 def test_the_stage_trains_on_it(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     params = tiny_params(tmp_path, steps=3)
     summary = train.run(params, source=request.getfixturevalue(name), out=str(tmp_path / "model"))

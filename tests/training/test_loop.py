@@ -19,6 +19,8 @@ from srgpt.storage import read_manifest, work_url
 from srgpt.tracking import connect
 from tests.training.data import tiny_params, write_dataset
 
+STAGE = "1-instruct"
+
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
@@ -52,7 +54,7 @@ def test_a_model_folder_with_its_lineage(tmp_path, source):
     names = {p.name for p in model.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "processor_config.json"} <= names
     assert {"lineage.json", "training.json"} <= names
-    assert not {"checkpoints", "job.json", "state.json"} & names
+    assert not {"checkpoints", "job.json", "state.json", STAGE} & names
     assert json.loads((model / "training.json").read_text()) == summary
     assert (summary["steps"], summary["samples_seen"], summary["resumed_at"]) == (6, 24, 0)
     lineage = json.loads((model / "lineage.json").read_text())
@@ -116,7 +118,7 @@ def test_killed_and_started_again_ends_with_the_same_loss(tmp_path, source, root
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path), source], env=env, start_new_session=True
     )
-    pointer = Path(work_url(str(tmp_path / "model"))) / "checkpoints" / "latest.json"
+    pointer = Path(work_url(str(tmp_path / "model"))) / STAGE / "checkpoints" / "latest.json"
     deadline = time.monotonic() + 200
     while not pointer.exists():
         assert process.poll() is None
@@ -124,8 +126,8 @@ def test_killed_and_started_again_ends_with_the_same_loss(tmp_path, source, root
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    state = json.loads(state_file(pointer.parent.parent).read_text())
-    _wait_for_ranks_to_end(pointer.parent.parent)
+    state = json.loads(state_file(pointer.parents[2]).read_text())
+    _wait_for_ranks_to_end(pointer.parents[1])
     resumed = train(tmp_path, source, "model", steps=40)
     assert 0 < resumed["resumed_at"] < 40
     assert resumed["final_loss"] == whole["final_loss"]
@@ -155,8 +157,8 @@ def _reads(command: Path, job: bytes) -> bool:
 
 def test_other_parameters_do_not_resume(tmp_path, source):
     work = Path(work_url(str(tmp_path / "model")))
-    (work / "checkpoints").mkdir(parents=True)
-    (work / "checkpoints" / "latest.json").write_text("{}")
+    (work / STAGE / "checkpoints").mkdir(parents=True)
+    (work / STAGE / "checkpoints" / "latest.json").write_text("{}")
     state_file(work).write_text('{"identity": "other", "run_id": "x"}')
     assert train(tmp_path, source, steps=2)["resumed_at"] == 0
 

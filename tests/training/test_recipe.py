@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from srgpt.params import TrainParams
-from srgpt.training.metrics import Reporter
-from srgpt.training.recipe import deepspeed_config, learning_rate, parameter_groups, precision
+from srgpt.training.engine import deepspeed_config
+from srgpt.training.recipe import learning_rate, parameter_groups, precision
 from tests.model.tiny import make_tiny
 
 
@@ -38,7 +38,7 @@ def test_groups_hold_every_trained_parameter_once():
 
 def test_the_vision_side_has_a_rate_of_its_own():
     model, _ = make_tiny()
-    groups = parameter_groups(model, TrainParams(vision_rate=0.25))
+    groups = parameter_groups(model, TrainParams(rates={"vision_tower": 0.25, "region_extractor": 0.25}))
     rates = {id(p): g["rate"] for g in groups for p in g["params"]}
     assert rates[id(model.vision_tower.embeddings.patch_embedding.weight)] == 0.25
     assert rates[id(model.region_extractor.depth_projector.bias)] == 0.25
@@ -56,17 +56,3 @@ def test_nothing_needs_a_compiler():
     config = deepspeed_config(TrainParams(zero_stage=3))
     assert config["optimizer"]["params"]["torch_adam"] is True
     assert config["zero_optimization"]["stage"] == 3
-
-
-def test_reports_are_means_since_the_last():
-    seen = []
-    reporter = Reporter(lambda values, step: seen.append((step, values)), every=2)
-    for step, loss in enumerate([4.0, 2.0, 1.0], start=1):
-        reporter.step(step, loss=loss, rate=0.1, norm=1.0, tokens=10, samples=2, waited=0.0)
-    assert [s for s, _ in seen] == [2]
-    assert seen[0][1]["train/loss"] == 3.0
-    reporter.flush(3, 0.1, 1.0)
-    assert seen[1][0] == 3
-    assert seen[1][1]["train/loss"] == 1.0
-    reporter.flush(3, 0.1, 1.0)
-    assert len(seen) == 2

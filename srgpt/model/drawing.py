@@ -30,10 +30,16 @@ def draw_regions(scene: Scene, regions: Sequence[AskedRegion], width: int = 384)
     ``regions`` come in the order of mention: the first is ``Region [0]``. A region without a mask is drawn as
     its box.
     """
-    picture = Image.fromarray(scene.rgb())
+    return draw_masks(scene.rgb(), [_mask(r, scene) for r in regions], width)
+
+
+def draw_masks(rgb: NDArray[np.uint8], regions: Sequence[NDArray[np.uint8]], width: int = 384) -> Image.Image:
+    """Return an image (H, W, 3) ``width`` pixels wide, each region, a mask (H, W) of 0..255, drawn on it."""
+    picture = Image.fromarray(rgb)
     size = (width, max(1, round(width * picture.height / picture.width)))
     pixels = np.asarray(picture.resize(size, Image.Resampling.BICUBIC)).astype(np.float32)
-    masks = [_mask(r, scene, size) for r in regions]
+    # smooth first, then cut: an enlarged mask gets round corners instead of steps
+    masks = [np.asarray(Image.fromarray(m).resize(size, Image.Resampling.BICUBIC)) > 127 for m in regions]
     for index, mask in enumerate(masks):
         colour = np.array(_rgb(colour_of(index)), dtype=np.float32)
         edge = mask & ~binary_erosion(mask, iterations=2, border_value=0)
@@ -54,15 +60,13 @@ def data_uri(picture: Image.Image, quality: int = 86) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _mask(region: AskedRegion, scene: Scene, size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the region's mask at the drawn size, (height, width)."""
-    if region.rle is None:
-        mask = Image.new("L", (scene.width, scene.height))
-        ImageDraw.Draw(mask).rectangle(region.bbox, fill=255)
-    else:
-        mask = Image.fromarray(decode_rle(region.rle).astype(np.uint8) * np.uint8(255))
-    # smooth first, then cut: an enlarged mask gets round corners instead of steps
-    return np.asarray(mask.resize(size, Image.Resampling.BICUBIC)) > 127
+def _mask(region: AskedRegion, scene: Scene) -> NDArray[np.uint8]:
+    """Return the region's mask, (H, W) of 0 or 255; a region without one is its box."""
+    if region.rle is not None:
+        return decode_rle(region.rle).astype(np.uint8) * np.uint8(255)
+    mask = Image.new("L", (scene.width, scene.height))
+    ImageDraw.Draw(mask).rectangle(region.bbox, fill=255)
+    return np.asarray(mask)
 
 
 def _tag(

@@ -1,0 +1,94 @@
+"""DeepSpeed's engine: ZeRO stages, offload to the CPU, precision and accumulation; nothing needs a compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from srgpt.params import TrainParams
+from srgpt.training.recipe import parameter_groups, precision
+
+
+def start_engine(model: torch.nn.Module, params: TrainParams, *, universal: bool = False) -> Any:
+    """Hand the model to DeepSpeed; needs an initialised process group.
+
+    ``universal`` prepares it to load a checkpoint of another number of ranks (see ``checkpoint``).
+    """
+    import deepspeed
+
+    if torch.cuda.is_available():
+        # what a bfloat16 model still computes in float32 may be TF32; a float32 model is to be exact
+        half = precision(params) == torch.bfloat16
+        torch.set_float32_matmul_precision("high" if half else "highest")
+    # ZeRO writes it into checkpoints; without it they cannot be converted to universal ones
+    model.universal_checkpoint_info = {}  # type: ignore[assignment]
+    engine, _, _, _ = deepspeed.initialize(
+        model=model,
+        model_parameters=parameter_groups(model, params),  # type: ignore[arg-type]
+        config=deepspeed_config(params, universal=universal),
+    )
+    return engine
+
+
+def deepspeed_config(params: TrainParams, *, universal: bool = False) -> dict[str, Any]:
+    """Return DeepSpeed's configuration.
+
+    Adam is torch's own on every device: on the CPU, where offloaded states are, DeepSpeed's would have to be
+    compiled.
+    """
+    return {
+        "train_micro_batch_size_per_gpu": params.batch_images,
+        "gradient_accumulation_steps": params.accumulation,
+        "gradient_clipping": params.gradient_clipping,
+        "zero_optimization": {"stage": params.zero_stage, **_offload(params.offload)},
+        "zero_force_ds_cpu_optimizer": False,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": params.learning_rate,
+                "betas": list(params.betas),
+                "weight_decay": params.weight_decay,
+                "torch_adam": True,
+            },
+        },
+        "bf16": {"enabled": precision(params) == torch.bfloat16},
+        "checkpoint": {"load_universal": universal},
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+def _offload(what: str) -> dict[str, Any]:
+    """Return where ZeRO keeps what; parameters are offloaded together with the optimizer's states."""
+    place = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    parts = {"none": (), "optimizer": ("optimizer",), "parameters": ("optimizer", "param")}[what]
+    return {f"offload_{part}": dict(place) for part in parts}
+
+
+def set_rates(engine: Any, rate: float) -> dict[str, float]:
+    """Set the learning rate of the coming step; return that of every part of the model that is trained."""
+    rates = {}
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate * group["rate"]
+        rates[str(group.get("part", "all"))] = group["lr"]
+    return rates
+
+
+def own_settings(engine: Any) -> list[dict[str, Any]]:
+    """Return what the optimizer's groups are set to, without their parameters."""
+    return [{k: v for k, v in g.items() if k != "params"} for g in engine.optimizer.param_groups]
+
+
+def restore_settings(engine: Any, settings: Sequence[dict[str, Any]]) -> None:
+    """Set the optimizer's groups again after loading: a universal checkpoint gives all those of the first.
+
+    It gives them one step counter, too, under ZeRO-3, which each group would then move on.
+    """
+    for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
+        group.update(setting)
+    adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for state in adam.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()
