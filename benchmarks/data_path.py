@@ -127,7 +127,7 @@ def samples_per_second(
 ) -> dict[str, float]:
     """Return how fast batches come, after the first ``warm_up``, and how long the first took."""
     sampler = PermutationSampler(mixture.streams, batch=batch, seed=0, fingerprint=mixture.fingerprint)
-    collator = Collator(Packer(mixture.tables[0].processor), seed=0, rgb_share=0.15, blind_share=0.1)
+    collator = Collator(Packer(mixture.tables[0].processor), seed=0, shares={"blind": 0.1, "rgb": 0.15})
     started = time.perf_counter()
     stream = batches(mixture, sampler, collator, workers=workers)
     next(stream)

@@ -70,7 +70,10 @@ class Client:
         Raises :class:`RequestError` for a wrong request, :class:`SrgptError` where no server answers.
         """
         areas = tuple(_area(r, f"regions[{i}]") for i, r in enumerate(regions))
-        camera = AskedCamera(intrinsics and tuple(intrinsics), gravity and tuple(gravity))  # type: ignore[arg-type]
+        camera = AskedCamera(
+            None if intrinsics is None else tuple(float(v) for v in intrinsics),  # type: ignore[arg-type]
+            None if gravity is None else tuple(float(v) for v in gravity),  # type: ignore[arg-type]
+        )
         return self.send(
             Request(_bytes(image), question, areas, None if depth is None else _bytes(depth), camera)
         )
@@ -136,7 +139,7 @@ def _area(value: Area, where: str) -> AskedArea:
     elif not isinstance(value, AskedArea):
         point = isinstance(value, Sequence) and len(value) == 2
         value = AskedArea(point=value) if point else AskedArea(value)  # type: ignore[arg-type]
-    if value == AskedArea():
+    if all(getattr(value, form) is None for form in AskedArea.__dataclass_fields__):
         raise RequestError(f"{where}: a mask, box, point or scribble was expected, and none was given")
     return AskedArea(
         None if value.box is None else _box(value.box, where),
