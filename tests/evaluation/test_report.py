@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from srgpt.evaluation.controls import VARIANTS, Variants, main_inputs, variants_of
-from srgpt.model.drawing import colour_of, draw_regions
 from srgpt.evaluation.gallery import choose, with_chips
 from srgpt.evaluation.grading import grade
 from srgpt.evaluation.report import Evaluation, summary_table, write_report
+from srgpt.model.drawing import colour_of, draw_regions
 from srgpt.records import GROUP_OF, Prediction
 from srgpt.storage import trace
 from tests.evaluation.tables import make_conversation, make_scene, prediction, write_tables
