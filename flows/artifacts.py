@@ -19,7 +19,7 @@ from srgpt.storage import MANIFEST
 TABLES = {"ingest": "scenes", "perceive": "perceived", "lift": "graphs", "ask": "conversations"}
 """Curation stage -> folder of its table under ``data``."""
 
-INPUTS = {"rgbd": "model", "rgb": "RGB only", "blind": "blind"}
+INPUTS = {"rgbd": "model", "rgb": "RGB only", "boxes": "no regions", "blind": "blind"}
 """Key in ``metrics.json`` -> what the column is called."""
 
 

@@ -250,8 +250,10 @@ def export(
 
 @app.command("import", rich_help_panel=_EXCHANGE)
 def import_(
-    source: Annotated[str, typer.Option("--in", help="File or URL: a JSON array, or JSON lines.")],
-    form: Annotated[str, typer.Option("--format", help="osd (Open Spatial Dataset) or llava.")] = "osd",
+    source: Annotated[str, typer.Option("--in", help="File or URL: a JSON array, JSON lines, CSV.")],
+    form: Annotated[
+        str, typer.Option("--format", help="osd (Open Spatial Dataset), llava or captions.")
+    ] = "osd",
     images: Annotated[str | None, typer.Option("--images", help="Folder or URL of the pictures.")] = None,
     depth: Annotated[
         str | None, typer.Option("--depth", help="Folder or URL of relative depth pictures.")
@@ -269,7 +271,7 @@ def import_(
     rows: Annotated[int | None, typer.Option("--rows", min=1, help="Import the first so many rows.")] = None,
     licence: Annotated[str, typer.Option("--licence", help="Licence of the pictures.")] = "",
 ) -> None:
-    """Read conversations that others have released: OSD or LLaVA JSON, of any size; resumes.
+    """Read what others have released: OSD or LLaVA JSON, pictures with captions; of any size; resumes.
 
     Writes OUT/scenes and OUT/conversations; train on the latter. Example: srgpt import --in result.json
     --images openimages/train --depth depth
@@ -308,6 +310,37 @@ def publish(
     _done("publish", f" {held}: {record['rows']} conversations in {out}")
     if record["rejected"]:
         _said(f"  [yellow]set aside: {_counts(record['rejected'])}[/] (see {out}/rejected.jsonl)")
+
+
+@app.command(rich_help_panel=_EXCHANGE)
+def convert(
+    source: Annotated[str, typer.Option("--in", help="Model folder or URL, in either layout.")],
+    out: Annotated[str, typer.Option("--out", help="Folder or URL for the converted model.")],
+    to: Annotated[
+        str | None, typer.Option("--to", help="srgpt or reference. [dim](default: the other layout)[/]")
+    ] = None,
+    template: Annotated[
+        str | None,
+        typer.Option(
+            "--template",
+            help="Prompts of a released checkpoint: llama_3 or vicuna_v1. [dim](default: by its tokenizer)[/]",
+        ),
+    ] = None,
+) -> None:
+    """Turn a released SpatialRGPT checkpoint into a model folder, or a model folder into such a checkpoint.
+
+    A checkpoint has config.json, llm/, vision_tower/, mm_projector/ and region_extractor/, with weights in
+    safetensors. Every tensor is checked first and keeps its type; shards of 2 GB pass through memory one by one. The
+    result can be evaluated, exported and trained further. Example: srgpt convert --in SpatialRGPT-VILA1.5-8B --out
+    models/released
+    """
+    from srgpt.model.vila import convert as run
+
+    record = run(source, out, to=to, template=template)
+    size = f"{record['tensors']} tensors, {record['bytes'] / 1e9:.1f} GB"
+    _done("convert", f": {size}, in the layout {record['layout']}, in {out}")
+    if record["left_out"]:
+        _said(f"  [yellow]left out: {len(record['left_out'])} file(s)[/] (see {out}/conversion.json)")
 
 
 @app.command(rich_help_panel=_WORLD)

@@ -85,7 +85,14 @@ def ask(params: Params, scene: Scene, conversation: Conversation, turn: Turn) ->
     areas = [AskedArea(regions[i].bbox, regions[i].rle) for i in turn.regions]
     url = f"{params.serve.host}:{params.serve.grpc_port}"
     with Client(url, model=params.promote.model_name) as client:
-        return client.ask(scene.image, areas, turn.question, depth=scene.depth)
+        return client.ask(
+            scene.image,
+            areas,
+            turn.question,
+            depth=scene.depth,
+            intrinsics=scene.intrinsics,
+            gravity=scene.gravity,
+        )
 
 
 def draw(scene: Scene, conversation: Conversation, turn: Turn, answer: Answer) -> Image.Image:

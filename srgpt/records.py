@@ -516,7 +516,7 @@ class Prediction:
     success: bool
     error: float | None
     """Relative error for metres, hours for clock directions, None for truth values and unreadable answers."""
-    inputs: Literal["rgbd", "rgb", "blind"]
+    inputs: Literal["rgbd", "rgb", "boxes", "blind"]
     regions: tuple[int, ...] = field(default=())
 
     def to_row(self) -> dict[str, Any]:

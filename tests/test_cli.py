@@ -50,7 +50,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["ingest", "--set", "ingest.source=camera"], "'procedural', 'omni3d'"),
         (["ingest", "--set", "nonsense"], "expected section.key=value"),
         (["ingest", "--params", "absent.yaml"], "absent.yaml: no such file"),
-        (["ingest", "--profile", "huge"], "allowed: demo, gpu, full"),
+        (["ingest", "--profile", "huge"], "allowed: demo, cpu-long, gpu, full"),
         (["perceive", "--in", "nowhere"], "nowhere"),
         (["lift", "--in", "nowhere"], "nowhere"),
         (["ask", "--in", "nowhere"], "nowhere"),

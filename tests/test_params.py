@@ -195,7 +195,7 @@ def test_merge_goes_deep_and_leaves_its_inputs() -> None:
 def test_unknown_key_suggests(tmp_path: Path) -> None:
     message = failing("train: {stepz: 5}", tmp_path)
     assert "p.yaml: 1 wrong parameter(s)" in message
-    assert "train.stepz = 5: unknown key. Did you mean 'steps'? Allowed: dataset, model, steps," in message
+    assert "train.stepz = 5: unknown key. Did you mean 'steps'? Allowed: mixture, trainable, lora," in message
 
 
 def test_unknown_section(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ def test_unknown_nested_key(tmp_path: Path) -> None:
         ("ingest.procedural.families=[room, moon]", "ingest.procedural.families.1 = 'moon': input should be 'r"),
         ("validate.yes_share=[0.4, 2]", "validate.yes_share.1 = 2: input should be less than or equal to 1"),
         ("serve.grpc_port=70000", "serve.grpc_port = 70000: input should be less than or equal to 65535"),
-        ("profile=huge", "profile = 'huge': input should be 'demo', 'gpu' or 'full'"),
+        ("profile=huge", "profile = 'huge': input should be 'demo', 'cpu-long', 'gpu' or"),
         ("seed=-1", "seed = -1: input should be greater than or equal to 0"),
         ("train=5", "train = 5: input should be a valid dictionary"),
         ("datasets.train.ingest.scenes=0", "datasets.train: 1 wrong parameter(s)\n  ingest.scenes = 0: "),
@@ -253,7 +253,9 @@ def test_set_with_broken_yaml() -> None:
 
 
 def test_unknown_profile() -> None:
-    with pytest.raises(InputError, match="--profile tiny: no such profile; allowed: demo, gpu, full"):
+    with pytest.raises(
+        InputError, match="--profile tiny: no such profile; allowed: demo, cpu-long, gpu, full"
+    ):
         load(None, "tiny")
 
 

@@ -6,51 +6,59 @@ whatever its samples are: sharded training would otherwise wait for ever.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from srgpt.dataset.packing import IGNORE, PADDING, Packer, Row, block_mask
+from srgpt.dataset.packing import Packer, Row
 from srgpt.dataset.reading import Sample
+from srgpt.model.attention import packed_layout
 from srgpt.model.pixels import Picture
 from srgpt.model.processing import Mentions, index_inputs
 from srgpt.model.prompts import Inputs
 
+Batch = dict[str, Any]
+"""The model's inputs by name, and ``keys`` and ``families``, which are not for the model."""
+
+INPUTS_DRAWN = 1
+"""Purpose of the random draw of a sample's inputs."""
+
 
 class Collator:
-    """Packs samples and stacks them; picks the inputs of every sample by its (seed, epoch, index)."""
+    """Packs samples into one row; picks the inputs of every sample by its (seed, epoch, index)."""
 
-    def __init__(self, packer: Packer, *, seed: int, rgb_share: float, blind_share: float) -> None:
+    def __init__(self, packer: Packer, *, seed: int, shares: Mapping[Inputs, float]) -> None:
         self.packer = packer
-        self.seed, self.rgb_share, self.blind_share = seed, rgb_share, blind_share
+        self.seed, self.shares = seed, dict(shares)
 
     def inputs_of(self, sample: Sample) -> Inputs:
-        """Return what the model gets to see of a sample: everything, no depth, or nothing but the text."""
-        draw = np.random.default_rng([self.seed, 1, sample.epoch, sample.index]).random()
-        if draw < self.blind_share:
+        """Return what the model gets to see of a sample, drawn by ``shares``; the rest is shown all there is."""
+        if sample.picture is None:
             return "blind"
-        return "rgb" if draw < self.blind_share + self.rgb_share or sample.picture.depth is None else "rgbd"
+        draw = np.random.default_rng([self.seed, INPUTS_DRAWN, sample.epoch, sample.index]).random()
+        for inputs, share in self.shares.items():
+            if draw < share:
+                return inputs
+            draw -= share
+        return "rgbd" if sample.picture.has_depth else "rgb"
 
-    def __call__(self, samples: Sequence[Sample]) -> dict[str, Any]:
-        """Return the model's inputs, with ``labels``, ``loss_weights`` and a block attention mask.
+    def __call__(self, samples: Sequence[Sample]) -> Batch:
+        """Return the model's inputs: one row of all tokens, with ``labels``, ``loss_weights`` and ``packing``.
 
-        Beside them are the samples' ``keys`` and the labels' ``families``, which the model does not take.
+        Besides, ``keys`` has each sample's key, and ``families`` (1, N) each label's index in ``FAMILIES``.
         """
-        rows = [self.packer.pack(s.conversation, self.inputs_of(s)) for s in samples]
-        pad = self.packer.processor.tokenizer.pad_token_id
-        segments = _stack([r.segments for r in rows], PADDING)
-        allowed = torch.from_numpy(block_mask(segments))
+        rows = [self.packer.pack(s.conversation, self.inputs_of(s), history=s.history) for s in samples]
         return {
-            "input_ids": torch.from_numpy(_stack([r.ids for r in rows], pad)),
-            "labels": torch.from_numpy(_stack([r.labels for r in rows], IGNORE)),
-            "loss_weights": torch.from_numpy(_stack([r.weights for r in rows], 0.0, np.float32)),
-            "position_ids": torch.from_numpy(_stack([r.positions for r in rows], 0)),
-            "attention_mask": torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[:, None],
+            "input_ids": _joined([r.ids for r in rows]),
+            "labels": _joined([r.labels for r in rows]),
+            "loss_weights": _joined([r.weights for r in rows], np.float32),
+            "position_ids": _joined([r.positions for r in rows]),
+            "packing": packed_layout([r.prefix for r in rows], [r.segments for r in rows]),
+            "families": _joined([r.families for r in rows]),
+            "keys": [s.key for s in samples],
             **self._pixels(samples, rows),
-            "families": torch.from_numpy(_stack([r.families for r in rows], -1)),
-            "keys": [(s.epoch, s.index) for s in samples],
         }
 
     def _pixels(self, samples: Sequence[Sample], rows: Sequence[Row]) -> dict[str, torch.Tensor]:
@@ -58,12 +66,12 @@ class Collator:
         pictures: list[Picture] = []
         regions = 0
         for sample, row in zip(samples, rows, strict=True):
-            if row.inputs == "blind":
+            if row.inputs == "blind" or sample.picture is None:
                 continue
             mentions.images.append(len(pictures))
-            mentions.masks.extend(regions + k for k in row.regions)
-            if row.inputs == "rgbd":
-                mentions.depths.extend(regions + k for k in row.regions)
+            chosen = [regions + k for k in row.regions]
+            mentions.masks.extend(chosen)
+            mentions.depths.extend(chosen[: row.depths])
             pictures.append(sample.picture)
             regions += len(sample.picture.region_ids)
         if not regions:
@@ -73,11 +81,18 @@ class Collator:
     def _blank(self) -> Picture:
         size = self.packer.processor.image_size
         full = np.full((1, size, size), 255, np.uint8)
-        return Picture(np.zeros((size, size, 3), np.uint8), None, full, (0,))
+        return Picture(np.zeros((size, size, 3), np.uint8), full, (0,))
 
 
-def _stack(rows: Sequence[Sequence[Any]], fill: Any, dtype: Any = np.int64) -> np.ndarray[Any, Any]:
-    result = np.full((len(rows), max(len(r) for r in rows)), fill, dtype=dtype)
-    for line, row in zip(result, rows, strict=True):
-        line[: len(row)] = row
-    return result
+def to_device(batch: Batch, device: torch.device | str) -> Batch:
+    """Return a batch whose tensors are on a device; from pinned memory they are copied while the host goes on."""
+    return {k: v.to(device, non_blocking=True) if hasattr(v, "to") else v for k, v in batch.items()}
+
+
+def model_inputs(batch: Batch) -> Batch:
+    """Return what of a batch the model takes."""
+    return {k: v for k, v in batch.items() if k not in {"keys", "families"}}
+
+
+def _joined(rows: Sequence[Sequence[Any]], dtype: Any = np.int64) -> torch.Tensor:
+    return torch.from_numpy(np.concatenate([np.asarray(r, dtype=dtype) for r in rows]))[None]

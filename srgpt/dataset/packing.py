@@ -1,35 +1,44 @@
-"""Packing: all turns about one image in one row, each seeing the image and itself only.
+"""Packing: one picture's prefix and its turns as a run of tokens, each turn seeing the picture and itself only.
 
-    tokens     <bos> ... <image> x T \\n | question answer <eos> | question answer <eos> | ...
-    segment    0     0   0            0  | 1        1      1     | 2        2      2     | ...
-    position   0     1   2 ...      P-1  | P ...                 | P ...                 | ...
+    tokens     <bos> ... <image> x T | \\n question answer <eos> | \\n question answer <eos> | ...
+    segment    prefix                | 1                        | 2                        | ...
+    position   0     1   2 ...   P-1 | P ...                    | P ...                    | ...
 
-What a turn computes is what it would compute alone, and the image is paid for once.
+What a turn computes is what it would compute alone, and the image is paid for once. In a dialogue whose turns refer
+to earlier ones (``history``), all turns are one segment. A batch is all its samples' runs in one row, without padding.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TypeVar
 
 from srgpt.errors import InputError
-from srgpt.model.processing import SrgptProcessor, mention_indices
+from srgpt.model.processing import SrgptProcessor, box_shares, mention_indices
 from srgpt.model.prompts import Inputs
-from srgpt.records import GROUP_OF, Conversation
+from srgpt.records import GROUP_OF, QUALITATIVE, QUANTITATIVE, REASONING, Conversation, Turn
 
 IGNORE = -100
 """Label of tokens that are not learnt."""
 
-PADDING = -1
-"""Segment of padding."""
+FAMILIES = (*QUALITATIVE, *QUANTITATIVE, *REASONING, "text")
+"""Task families, by which losses are told apart; ``text`` is whatever *ask* did not make."""
 
-FAMILIES = tuple(dict.fromkeys(GROUP_OF.values()))
-"""Families of questions, of which the loss is reported apart; a label's family is an index into these, or -1."""
+NO_FAMILY = -1
+"""Family of tokens that are not learnt."""
 
-_FAMILY_OF = {category: FAMILIES.index(group) for category, group in GROUP_OF.items()}
+_FAMILY_OF = {
+    **{category: FAMILIES.index(group) for category, group in GROUP_OF.items()},
+    **{category: FAMILIES.index(name) for name, units in REASONING.items() for category in units},
+}
+
+TEXTS_KEPT = 65_536
+"""Different texts whose tokens are remembered."""
+
+T = TypeVar("T")
+K = TypeVar("K")
 
 _STATED = re.compile(
     r"\b(?:yes|no|left|right|higher|lower|above|below|behind|front|farther|nearer|closer|wider|thinner|narrower|"
@@ -38,115 +47,143 @@ _STATED = re.compile(
 )
 """Words by which an answer states a relation or a verdict, and the region that it concludes on."""
 
-_WHOLE = re.compile(r"(?<![\[\d.])\d+")
-"""Whole numbers and whole parts, but not a region's number."""
+_NUMBER = re.compile(r"(?<![\[\d.])(?P<leading>\d{2,}\.?|\d(?:\.\d)?)(?P<rest>\d*)")
+"""A number, but not a region's: all up to two digits and what comes before the point, and the decimals after that."""
 
 
 @dataclass
 class Row:
-    """One packed row. ``regions`` has, per mention in order, the index of its region in the conversation."""
+    """One packed conversation: token by token ``ids``, ``labels``, ``weights``, ``positions`` and ``families``.
+
+    ``prefix`` is the prefix's length, ``segments`` those after it; ``regions`` has, per ``<mask>`` in order, the index
+    of its region in the conversation, and the first ``depths`` of them have a ``<depth>``.
+    """
 
     inputs: Inputs
-    ids: list[int] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    positions: list[int] = field(default_factory=list)
+    prefix: int
+    ids: list[int]
+    labels: list[int]
+    weights: list[float]
+    positions: list[int]
+    families: list[int]
     segments: list[int] = field(default_factory=list)
-    families: list[int] = field(default_factory=list)
     regions: list[int] = field(default_factory=list)
+    depths: int = 0
+
+    @classmethod
+    def begin(cls, inputs: Inputs, prefix: list[int]) -> Row:
+        """Return a row that has its prefix only."""
+        count = len(prefix)
+        row = cls(inputs, count, [], [], [], [], [])
+        row.append(prefix, [IGNORE] * count, [0.0] * count, position=0, family=NO_FAMILY)
+        return row
+
+    def append(
+        self, ids: list[int], labels: list[int], weights: list[float], *, position: int, family: int
+    ) -> None:
+        """Add tokens at positions from ``position`` on; those with a label are of ``family``."""
+        self.ids.extend(ids)
+        self.labels.extend(labels)
+        self.weights.extend(weights)
+        self.positions.extend(range(position, position + len(ids)))
+        self.families.extend(NO_FAMILY if label == IGNORE else family for label in labels)
 
 
 class Packer:
     """Turns conversations into rows; remembers the tokens of texts it has seen.
 
-    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, whole
-    numbers its square root, all else once: the wording is learnt soon, decimals never, and there is much more of
-    both.
+    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, the first two
+    digits of a number and its point ``number_weight`` times, decimals after them its inverse, all else once: the
+    wording is learnt soon, the last decimals never, and there is much more of both.
     """
 
-    def __init__(self, processor: SrgptProcessor, *, key_weight: float = 1.0, max_length: int = 4096) -> None:
+    def __init__(
+        self,
+        processor: SrgptProcessor,
+        *,
+        key_weight: float = 1.0,
+        number_weight: float = 1.0,
+        max_length: int = 4096,
+    ) -> None:
         self.processor = processor
-        self.key_weight = key_weight
+        self.key_weight, self.number_weight = key_weight, number_weight
         self.max_length = max_length
-        self._questions: dict[tuple[str, int, Inputs], list[int]] = {}
+        self._questions: dict[tuple[str, int, Inputs, bool], list[int]] = {}
         self._answers: dict[str, tuple[list[int], list[float]]] = {}
 
-    def pack(self, conversation: Conversation, inputs: Inputs) -> Row:
-        """Return the row of a conversation. Turns beyond ``max_length`` tokens are left out."""
-        prefix = self.processor.prefix_ids(inputs)
-        row = Row(inputs)
-        _append(row, prefix, [IGNORE] * len(prefix), [0.0] * len(prefix), start=0, segment=0, family=-1)
-        index_of = {r.id: k for k, r in enumerate(conversation.regions)}
-        for segment, turn in enumerate(conversation.turns, start=1):
-            question = self._question(turn.question, len(turn.regions), inputs)
-            answer, weights = self._answer(turn.answer)
-            if len(row.ids) + len(question) + len(answer) > self.max_length:
-                break
-            if inputs != "blind":
-                row.regions.extend(mention_indices(turn.question, turn.regions, index_of))
-            _append(
-                row,
-                [*question, *answer],
-                [IGNORE] * len(question) + answer,
-                [0.0] * len(question) + weights,
-                start=len(prefix),
-                segment=segment,
-                family=_FAMILY_OF.get(turn.category, -1),
-            )
-        if len(row.ids) == len(prefix):
+    def pack(self, conversation: Conversation, inputs: Inputs, *, history: bool = False) -> Row:
+        """Return the row of a conversation.
+
+        Turns beyond ``max_length`` tokens are left out; a first turn that does not fit is cut off there. Raises
+        :class:`InputError` where even the prefix does not fit.
+        """
+        row = Row.begin(inputs, self.processor.prefix_ids(inputs))
+        if row.prefix >= self.max_length:
             raise InputError(
-                f"conversation {conversation.conversation_id}: no turn fits into {self.max_length} tokens; "
-                "raise train.model.text.max_length"
+                f"conversation {conversation.conversation_id}: its prefix alone has {row.prefix} of at most "
+                f"{self.max_length} tokens; raise train.model.text.max_length"
             )
+        index_of = {r.id: k for k, r in enumerate(conversation.regions)}
+        for turn in conversation.turns:
+            follows = history and bool(row.segments)
+            question = self._question(conversation, turn, inputs, follows)
+            if not self._append(row, turn, question, index_of, follows):
+                break
         return row
 
-    def _question(self, text: str, regions: int, inputs: Inputs) -> list[int]:
-        key = text, regions, inputs
-        if key not in self._questions:
-            self._questions[key] = self.processor.turn_ids(text, regions, inputs)
-        return self._questions[key]
+    def _append(
+        self, row: Row, turn: Turn, question: list[int], index_of: dict[int, int], follows: bool
+    ) -> bool:
+        """Add a turn to a row; return whether there may be room for more."""
+        answer, weights = self._answer(turn.answer)
+        room = self.max_length - len(row.ids)
+        fits = len(question) + len(answer) <= room
+        if not fits and row.segments:
+            return False
+        ids = [*question, *answer][:room]
+        if row.inputs in ("rgbd", "rgb"):
+            mentions = mention_indices(turn.question, turn.regions, index_of)
+            row.regions.extend(mentions[: ids.count(self.processor.mask_id)])
+            row.depths += ids.count(self.processor.depth_id) if row.inputs == "rgbd" else 0
+        if follows:  # the answer before is not the conversation's last
+            row.ids[-1] = row.labels[-1] = self.processor.break_id
+        row.append(
+            ids,
+            ([IGNORE] * len(question) + answer)[:room],
+            ([0.0] * len(question) + weights)[:room],
+            position=row.prefix + (row.segments[0] if follows else 0),
+            family=_FAMILY_OF.get(turn.category, FAMILIES.index("text")),
+        )
+        if follows:
+            row.segments[0] += len(ids)
+        else:
+            row.segments.append(len(ids))
+        return fits
+
+    def _question(self, conversation: Conversation, turn: Turn, inputs: Inputs, follows: bool) -> list[int]:
+        if inputs == "boxes":  # hardly ever the same text
+            boxes = box_shares(conversation, turn.regions)
+            return self.processor.turn_ids(turn.question, len(turn.regions), inputs, boxes, follows=follows)
+        key = turn.question, len(turn.regions), inputs, follows
+        return _remembered(self._questions, key, lambda: self.processor.turn_ids(*key[:3], follows=follows))
 
     def _answer(self, text: str) -> tuple[list[int], list[float]]:
-        if text not in self._answers:
-            ids = self.processor.answer_ids(text)
-            self._answers[text] = ids, self._weights(text)
-        return self._answers[text]
+        return _remembered(self._answers, text, lambda: self._encode(text))
 
-    def _weights(self, text: str) -> list[float]:
-        encoded = self.processor.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    def _encode(self, text: str) -> tuple[list[int], list[float]]:
+        ids, covers = self.processor.encode_answer(text)
+        return ids, self._weights(text, covers)
+
+    def _weights(self, text: str, covers: list[tuple[int, int]]) -> list[float]:
         spans = [(m.span(), self.key_weight) for m in _STATED.finditer(text)]
-        spans += [(m.span(), self.key_weight**0.5) for m in _WHOLE.finditer(text)]
-        weights = [1.0] * (len(encoded["input_ids"]) + 1)  # and the end token
-        for k, (start, end) in enumerate(encoded["offset_mapping"]):
-            weights[k] = next((w for (a, b), w in spans if start < b and a < end), 1.0)
-        return weights
+        for m in _NUMBER.finditer(text):
+            spans += [(m.span("leading"), self.number_weight), (m.span("rest"), 1 / self.number_weight)]
+        return [next((w for (a, b), w in spans if start < b and a < end), 1.0) for start, end in covers]
 
 
-def _append(
-    row: Row,
-    ids: list[int],
-    labels: list[int],
-    weights: list[float],
-    *,
-    start: int,
-    segment: int,
-    family: int,
-) -> None:
-    row.ids.extend(ids)
-    row.labels.extend(labels)
-    row.weights.extend(weights)
-    row.positions.extend(range(start, start + len(ids)))
-    row.segments.extend([segment] * len(ids))
-    row.families.extend([family] * len(ids))
-
-
-def block_mask(segments_BL: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return what each token may attend to, (B, L, L) bool: the prefix and its own turn, up to itself.
-
-    Padding sees itself only, so that no row of the mask is empty.
-    """
-    length = segments_BL.shape[1]
-    key, query = segments_BL[:, None, :], segments_BL[:, :, None]
-    causal = np.tri(length, dtype=bool)
-    allowed = causal & (query != PADDING) & ((key == 0) | (key == query))
-    return allowed | np.eye(length, dtype=bool)
+def _remembered(known: dict[K, T], key: K, make: Callable[[], T]) -> T:
+    if key not in known:
+        if len(known) >= TEXTS_KEPT:
+            known.clear()
+        known[key] = make()
+    return known[key]

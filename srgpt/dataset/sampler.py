@@ -1,6 +1,11 @@
 """A sampler without state: which sample comes when is a pure function of the seed and the position.
 
-Resuming needs the number of samples consumed and nothing else, on any number of ranks.
+Resuming needs the number of samples consumed and nothing else, on any number of ranks, with any number of readers.
+
+The order of a table passes over all its rows again and again, each pass in an order of its own: shards are shuffled,
+and each row is moved at random within a window that slides over them, so that data larger than memory is read shard by
+shard and smaller data is shuffled throughout. An epoch of a mixture takes ``weight`` passes of every table, spread
+evenly, so that any stretch of it has about the shares of the whole.
 """
 
 from __future__ import annotations
@@ -15,26 +20,70 @@ from numpy.typing import NDArray
 from srgpt.errors import InputError
 
 Key = tuple[int, int]
-"""Epoch and index of a sample."""
+"""How often the sample was seen before, and its index: what is random about a sample is seeded by both."""
 
-WINDOW = 16
-"""Shards that are shuffled together, and so must be at hand together; fewer shards are one window."""
+Ints = NDArray[np.int64]
 
 
-def permutation(shard_rows: Sequence[int], seed: int, epoch: int, window: int = WINDOW) -> NDArray[np.int64]:
-    """Return the order of all samples in one epoch.
+@dataclass(frozen=True)
+class Stream:
+    """One table of a mixture: the rows of its shards, how often an epoch sees each, shards shuffled together."""
 
-    Shards are shuffled, then the samples within every ``window`` consecutive shards, so that data larger than
-    memory is read window by window, and smaller data is shuffled throughout.
+    shard_rows: tuple[int, ...]
+    weight: float = 1.0
+    window: int = 16
+
+    @property
+    def rows(self) -> int:
+        """Rows of the table."""
+        return sum(self.shard_rows)
+
+    @property
+    def per_epoch(self) -> int:
+        """Samples that an epoch takes from the table."""
+        return max(1, round(self.weight * self.rows)) if self.rows else 0
+
+
+def permutation(shard_rows: Sequence[int], seed: Sequence[int], window: int) -> Ints:
+    """Return the order of all rows in one pass over a table, (rows,).
+
+    A row's place is that of its shard in the shuffled shards and its own in the shuffled shard, moved forward at
+    random by up to ``window - 1`` shards: at any moment, about ``window`` shards are in use. With no more shards than
+    that, the order is uniform.
     """
-    rng = np.random.default_rng([seed, epoch])
-    starts = np.concatenate([[0], np.cumsum(shard_rows)]).astype(np.int64)
-    shards = rng.permutation(len(shard_rows))
-    parts = []
-    for begin in range(0, len(shards), window):
-        rows = [np.arange(starts[s], starts[s + 1]) for s in shards[begin : begin + window]]
-        parts.append(rng.permutation(np.concatenate(rows)))
-    return np.concatenate(parts)
+    rng = np.random.default_rng(seed)
+    rows = np.array(shard_rows, dtype=np.int64)
+    shards = rng.permutation(len(rows))
+    total = int(rows.sum())
+    if len(rows) <= window:
+        return rng.permutation(total)
+    starts = np.cumsum(rows) - rows
+    lengths = rows[shards]
+    order = np.repeat(starts[shards] - (np.cumsum(lengths) - lengths), lengths) + np.arange(total)
+    place = np.repeat(np.arange(len(rows)), lengths) + rng.random(total)
+    place += (window - 1) * rng.random(total)
+    return order[np.argsort(place)]
+
+
+def epoch_order(streams: Sequence[Stream], seed: int, epoch: int) -> tuple[Ints, Ints]:
+    """Return, for each sample of an epoch, how often it was seen before, and its index over all tables; (samples,)."""
+    passes, indices, places = [], [], []
+    offset = 0
+    for number, stream in enumerate(streams):
+        count, rows = stream.per_epoch, stream.rows
+        if count:
+            rng = np.random.default_rng([seed, number, epoch, 1])
+            position = epoch * count + np.arange(count)
+            done = position // rows
+            order = np.concatenate(
+                [permutation(stream.shard_rows, [seed, number, p], stream.window) for p in np.unique(done)]
+            )
+            passes.append(done)
+            indices.append(offset + order[position - done[0] * rows])
+            places.append((np.arange(count) + rng.random(count)) / count)
+        offset += rows
+    merged = np.argsort(np.concatenate(places), kind="stable")
+    return np.concatenate(passes)[merged], np.concatenate(indices)[merged]
 
 
 @dataclass(frozen=True)
@@ -52,12 +101,13 @@ class SamplerState:
 class PermutationSampler:
     """Yields for ever the keys of this rank's batches.
 
-    All ranks together consume ``batch * world`` samples a step: rank r takes the r-th ``batch`` of them.
+    All ranks together consume ``batch * world`` samples a step: rank r takes the r-th ``batch`` of them. What was
+    consumed is for the training loop to say: readers that run ahead change nothing.
     """
 
     def __init__(
         self,
-        shard_rows: Sequence[int],
+        streams: Sequence[Stream],
         *,
         batch: int,
         seed: int,
@@ -65,9 +115,9 @@ class PermutationSampler:
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self.shard_rows = tuple(shard_rows)
-        self.rows = sum(shard_rows)
-        if self.rows == 0:
+        self.streams = tuple(streams)
+        self.epoch_samples = sum(s.per_epoch for s in self.streams)
+        if self.epoch_samples == 0:
             raise InputError("the dataset has no conversations to train on")
         self.batch, self.seed, self.rank, self.world = batch, seed, rank, world
         self.state = SamplerState(fingerprint, 0)
@@ -83,13 +133,14 @@ class PermutationSampler:
 
     def __iter__(self) -> Iterator[list[Key]]:
         position = self.state.consumed
-        epoch, order = -1, np.empty(0, np.int64)
+        epoch, passes, indices = -1, np.empty(0, np.int64), np.empty(0, np.int64)
         while True:
             keys = []
             for place in range(position + self.rank * self.batch, position + (self.rank + 1) * self.batch):
-                if place // self.rows != epoch:
-                    epoch = place // self.rows
-                    order = permutation(self.shard_rows, self.seed, epoch)
-                keys.append((epoch, int(order[place % self.rows])))
+                if place // self.epoch_samples != epoch:
+                    epoch = place // self.epoch_samples
+                    passes, indices = epoch_order(self.streams, self.seed, epoch)
+                row = place % self.epoch_samples
+                keys.append((int(passes[row]), int(indices[row])))
             yield keys
             position += self.batch * self.world

@@ -1,26 +1,33 @@
-"""The controls: what the same weights score without depth, and without any picture.
+"""The controls: what the same weights score without depth, without regions, and without any picture.
 
-Training drops depth from some samples and the whole picture from others, so both controls are inputs that the
-model has learnt to answer, and its lead over them is what depth and sight are worth.
+Training drops depth from some samples, puts the regions' boxes into words in others, and drops the whole picture from
+yet others, so the controls are inputs that the model has learnt to answer, and its lead over them is what depth,
+regions and sight are worth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow.compute as pc
 
 from srgpt.evaluation.statistics import Comparison, compare_groups
+from srgpt.model.pixels import DepthInput
 from srgpt.model.prompts import Inputs
 from srgpt.records import Prediction
 from srgpt.storage import read_manifest, read_shard
 
-TITLES: dict[Inputs, str] = {"rgbd": "RGB + depth", "rgb": "RGB only", "blind": "blind"}
+TITLES: dict[Inputs, str] = {
+    "rgbd": "RGB + depth",
+    "rgb": "RGB only",
+    "boxes": "no regions",
+    "blind": "blind",
+}
 """What people read for each kind of input."""
 
-VARIANTS: tuple[Inputs, ...] = ("rgbd", "rgb", "blind")
+VARIANTS: tuple[Inputs, ...] = get_args(Inputs)
 """Most informed first."""
 
 
@@ -43,12 +50,15 @@ class Variants:
         return self.inputs[1:]
 
 
-def variants_of(scenes: str, *, relative: bool = False) -> Variants:
-    """Return the inputs that the table of scenes allows: with depth only where every scene has it.
+def variants_of(scenes: str, depth: DepthInput, learnt: Sequence[Inputs] = VARIANTS) -> Variants:
+    """Return the inputs that a model of a form of ``depth`` has ``learnt`` and the table of scenes allows.
 
-    Relative depth counts where the model is ``relative``: sees no scale.
+    With depth only where every scene has it; relative depth counts for models that see no scale.
     """
-    columns = ["depth", "relative_depth"] if relative else ["depth"]
+    inputs = tuple(i for i in VARIANTS if i in learnt)
+    if depth == "none":
+        return Variants(tuple(i for i in inputs if i != "rgbd"))
+    columns = ["depth", "relative_depth"] if depth == "relative" else ["depth"]
     total = missing = 0
     for shard in read_manifest(scenes, "scenes").shards:
         found = read_shard(scenes, shard, "scenes", columns)
@@ -56,10 +66,9 @@ def variants_of(scenes: str, *, relative: bool = False) -> Variants:
         total += len(depth)
         missing += int(pc.sum(pc.is_null(depth)).as_py() or 0)
     if missing == 0:
-        return Variants(VARIANTS)
-    return Variants(
-        VARIANTS[1:], f"{missing} of {total} scenes have no depth, so the model is asked without it."
-    )
+        return Variants(inputs)
+    note = f"{missing} of {total} scenes have no depth, so the model is asked without it."
+    return Variants(tuple(i for i in inputs if i != "rgbd"), note)
 
 
 def compare_controls(

@@ -21,7 +21,9 @@ from srgpt.model.prompts import Inputs
 from srgpt.records import QUALITATIVE, QUANTITATIVE, Prediction
 
 INK = "#7a8699"
-INPUT_COLOURS: dict[Inputs, str] = {"rgbd": "#2f7de1", "rgb": "#29a383", "blind": "#a0a8b5"}
+INPUT_COLOURS: dict[Inputs, str] = {
+    "rgbd": "#2f7de1", "rgb": "#29a383", "boxes": "#d9822b", "blind": "#a0a8b5",
+}  # fmt: skip
 
 _STYLE: Any = {
     "svg.hashsalt": "srgpt",

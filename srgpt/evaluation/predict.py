@@ -12,8 +12,9 @@ from srgpt.errors import InputError
 from srgpt.evaluation.grading import grade
 from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
 from srgpt.model.loading import load_model
+from srgpt.model.modeling import PIXELS
 from srgpt.model.pixels import Picture
-from srgpt.model.processing import Question
+from srgpt.model.processing import Question, box_shares
 from srgpt.model.prompts import Inputs
 from srgpt.records import CATEGORIES, Conversation, Prediction, Rejected, Scene
 
@@ -31,7 +32,9 @@ class Asked:
         """Return the questions as the processor takes them."""
         picture = None if inputs == "blind" else self.picture
         turns = [self.conversation.turns[i] for i in self.turns]
-        return [Question(t.question, t.regions, picture) for t in turns]
+        return [
+            Question(t.question, t.regions, picture, box_shares(self.conversation, t.regions)) for t in turns
+        ]
 
 
 class Predictor:
@@ -106,11 +109,7 @@ class Predictor:
     def answer(self, questions: Sequence[Question], inputs: Inputs) -> list[str]:
         """Answer one batch of questions."""
         batch = self.processor.batch(questions, inputs).to(self.model.device)
-        if self.model.dtype != torch.float32:
-            pixels = {
-                k: v.to(self.model.dtype) for k, v in batch.items() if k in ("pixel_values", "depth_values")
-            }
-            batch.update(pixels)
+        batch.update({k: batch[k].to(self.model.dtype) for k in PIXELS if k in batch})
         generated = self.model.generate(
             **batch, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens
         )

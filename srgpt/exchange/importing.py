@@ -18,7 +18,7 @@ from typing import Any
 
 from srgpt import __version__
 from srgpt.errors import InputError, SrgptError
-from srgpt.exchange import llava, osd
+from srgpt.exchange import captions, llava, osd
 from srgpt.exchange.drafts import Draft
 from srgpt.exchange.masks import Pixels, pixels_of
 from srgpt.exchange.pixels import fetch, read_depth, read_image
@@ -43,10 +43,14 @@ from srgpt.storage import (
     write_shard,
 )
 
-FORMATS: dict[str, Callable[[Any, Pixels], Draft]] = {"osd": osd.read, "llava": llava.read}
+FORMATS: dict[str, Callable[[Any, Pixels], Draft]] = {
+    "osd": osd.read,
+    "llava": llava.read,
+    "captions": captions.read,
+}
 
-_PICTURE = {"osd": "filename", "llava": "image"}
-"""Format -> the column that names a row's picture."""
+_PICTURE = {"osd": "filename", "llava": "image", "captions": "caption"}
+"""Format -> a column by which its rows are told from others', for the most part what names the picture."""
 
 _WRAPPER = re.compile(
     rb'\s*\{(?:\s*"[^"\\]{1,64}"\s*:\s*(?:"[^"\\]*"|[^\s"\[\]{},]+)\s*,)*'
@@ -152,6 +156,8 @@ def run(source: Source, out: str, *, limit: int | None = None) -> Manifest:
     check_dataset(source.dataset)
     if source.depth is not None and source.images is None:
         raise InputError("--depth needs --images: depth without a picture is of no use")
+    if source.depth is not None and source.format == "captions":
+        raise InputError("--depth is of no use to captions: they mention no regions, which alone have depth")
     if source.format not in FORMATS:
         raise InputError(f"{source.format!r} is not a format that is read; allowed: {', '.join(FORMATS)}")
     given: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Rows of a JSON array or of JSON lines, whatever the size of the file, each with the bytes that it came from.
+"""Rows of a JSON array, of JSON lines or of CSV, whatever the size of the file, each with the bytes that it came from.
 
 A row of an array is looked for up to where the next one seems to begin, and parsed by orjson: if that text is JSON, it
 is the row, for no object of JSON begins with a whole other one. Where it is not, the standard library's parser finds
@@ -17,6 +17,7 @@ from typing import IO, Any
 import orjson
 
 from srgpt.errors import InputError
+from srgpt.exchange.tabular import DELIMITERS, table_rows
 from srgpt.storage import filesystem, io_errors
 
 CHUNK = 8 * 2**20
@@ -49,13 +50,19 @@ class Row:
 
 
 def read_rows(url: str, *, start: int = 0, number: int = 0) -> Generator[Row, None, None]:
-    """Yield the rows of the file at ``url``: the items of one JSON array, or values on lines of their own.
+    """Yield the rows of the file at ``url``: the items of one JSON array, or values on lines of their own; where its
+    name ends in ``.csv`` or ``.tsv``, those of a table with a first line of names.
 
     With ``start``, the ``end`` of row ``number - 1``, it goes on from there. A line that is not JSON is a row with a
     problem. A broken array raises :class:`InputError`, which names the byte, after all rows before it.
     """
     fs, path = filesystem(url)
     with io_errors(url), fs.open(path, "rb", block_size=CHUNK) as file:
+        if delimiter := DELIMITERS.get(path[-4:].lower()):
+            for begin, end, value, problem in table_rows(url, file, delimiter, start):
+                yield Row(number, begin, end, value, problem)
+                number += 1
+            return
         head = _Window(file, 0)
         opening = head.skip(b"\xef\xbb\xbf" + _SPACE)
         if head.data.startswith(_GZIP):

@@ -28,6 +28,7 @@ class Compared:
 
     question: str
     category: str
+    inputs: Inputs
     logit_error: float
     expected: str
     exported: str
@@ -116,12 +117,15 @@ def compare(
                 raise SrgptError(
                     f"scene {item.scene.scene_id}: the export cannot read a benchmark question: {answer}"
                 )
-            ids, logits_TV, expected = _ask_model(model, processor, item, engine.max_new_tokens)
+            picture = processor.picture_of(item.scene, item.conversation)
+            inputs: Inputs = "rgbd" if picture.has_depth else "rgb"
+            turn = item.conversation.turns[item.turn]
+            question = Question(turn.question, turn.regions, picture)
+            ids, logits_TV, expected = _ask_model(model, processor, question, inputs, engine.max_new_tokens)
             prompt_TD = engine.prompt(request)
             continued_TD = np.concatenate([prompt_TD, engine.decoder.embed(np.array(ids, dtype=np.int64))])
             error = logit_error(logits_TV, engine.decoder.logits(continued_TD))
-            turn = item.conversation.turns[item.turn]
-            rows.append(Compared(turn.question, turn.category, error, expected, answer.text))
+            rows.append(Compared(turn.question, turn.category, inputs, error, expected, answer.text))
             advance(1)
     return Parity(tuple(rows), params.max_logit_error, params.min_parity_agreement)
 
@@ -136,13 +140,14 @@ def logit_error(expected: NDArray[np.floating[Any]], found: NDArray[np.floating[
 
 @torch.inference_mode()
 def _ask_model(
-    model: SrgptForConditionalGeneration, processor: SrgptProcessor, asked: AskedTurn, max_new_tokens: int
+    model: SrgptForConditionalGeneration,
+    processor: SrgptProcessor,
+    question: Question,
+    inputs: Inputs,
+    max_new_tokens: int,
 ) -> tuple[list[int], NDArray[np.float32], str]:
     """Return the answer's token ids, the logits (T, V) over prompt and answer, and the answer's text."""
-    turn = asked.conversation.turns[asked.turn]
-    inputs: Inputs = "rgb" if asked.scene.depth is None else "rgbd"
-    picture = processor.picture_of(asked.scene, asked.conversation)
-    batch = processor.batch([Question(turn.question, turn.regions, picture)], inputs)
+    batch = processor.batch([question], inputs)
     generate: Callable[..., torch.Tensor] = model.generate  # type: ignore[assignment,misc]
     generated = generate(**batch, do_sample=False, num_beams=1, max_new_tokens=max_new_tokens)
     start = batch["input_ids"].shape[1]

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from srgpt.errors import InputError
+from srgpt.model.prompts import Inputs
 from srgpt.records import Conversation, Scene
-from srgpt.serving.protocol import AskedArea, Request
+from srgpt.serving.protocol import AskedArea, AskedCamera, Request
 from srgpt.storage import Shard, read_manifest, read_shard, scenes_of, write_bytes, write_json
 
 FILE = "questions.json"
@@ -37,20 +38,26 @@ class AskedTurn:
         """Return it as a client would send it."""
         turn = self.conversation.turns[self.turn]
         regions = {r.id: AskedArea(tuple(r.bbox), r.rle) for r in self.conversation.regions}  # type: ignore[arg-type]
+        scene = self.scene
         return Request(
-            self.scene.image, turn.question, tuple(regions[i] for i in turn.regions), self.scene.depth
+            scene.image,
+            turn.question,
+            tuple(regions[i] for i in turn.regions),
+            scene.depth,
+            AskedCamera(scene.intrinsics, scene.gravity),
         )
 
 
 @dataclass(frozen=True)
 class SmokeQuestion:
-    """A request, the model's own answer to it, and which question of the benchmark it is."""
+    """A request, the model's own answer to it by what it saw, and which question of the benchmark it is."""
 
     request: Request
     category: str
     answer: str
     conversation_id: str
     turn: int
+    inputs: Inputs
 
 
 def sample(benchmark: str, count: int) -> list[AskedTurn]:
@@ -105,12 +112,14 @@ def write_smoke(questions: Sequence[SmokeQuestion], folder: Path) -> None:
             {
                 "image": image,
                 "depth": depth,
+                "camera": request.camera.to_json(),
                 "regions": [r.to_json() for r in request.regions],
                 "question": request.question,
                 "category": item.category,
                 "answer": item.answer,
                 "conversation_id": item.conversation_id,
                 "turn": item.turn,
+                "inputs": item.inputs,
             }
         )
     write_json(str(folder / FILE), rows)
@@ -130,7 +139,9 @@ def read_smoke(folder: Path, count: int) -> list[SmokeQuestion]:
 
 
 def _read(row: dict[str, Any], folder: Path) -> SmokeQuestion:
-    areas = tuple(AskedArea(r.get("box"), r.get("rle")) for r in row["regions"])
+    areas = tuple(AskedArea(**r) for r in row["regions"])
     depth = (folder / row["depth"]).read_bytes() if row["depth"] else None
-    request = Request((folder / row["image"]).read_bytes(), row["question"], areas, depth)
-    return SmokeQuestion(request, row["category"], row["answer"], row["conversation_id"], row["turn"])
+    image, camera = (folder / row["image"]).read_bytes(), AskedCamera(**row["camera"])
+    request = Request(image, row["question"], areas, depth, camera)
+    own = {name: row[name] for name in ("category", "answer", "conversation_id", "turn", "inputs")}
+    return SmokeQuestion(request, **own)

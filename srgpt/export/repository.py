@@ -20,7 +20,7 @@ from typing import Any
 import srgpt
 from srgpt.params import ServeParams
 from srgpt.serving.bundle import FORMAT, MANIFEST, file_hash, read_manifest
-from srgpt.serving.protocol import FIELDS
+from srgpt.serving.protocol import FIELDS, OPTIONAL
 from srgpt.storage import write_bytes, write_json
 
 RUNTIME = (
@@ -28,6 +28,7 @@ RUNTIME = (
     "errors.py",
     "records.py",
     "geometry/__init__.py",
+    "geometry/camera.py",
     "geometry/language.py",
     "geometry/units.py",
     "model/__init__.py",
@@ -114,9 +115,9 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def _interface(max_batch: int) -> list[str]:
-    optional = {"depth": ", optional: true"}
     inputs = [
-        f'  {{ name: "{n}", data_type: TYPE_STRING, dims: [ 1 ]{optional.get(n, "")} }}' for n in FIELDS
+        f'  {{ name: "{n}", data_type: TYPE_STRING, dims: [ 1 ]{", optional: true" if n in OPTIONAL else ""} }}'
+        for n in FIELDS
     ]
     return [
         'backend: "python"',

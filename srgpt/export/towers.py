@@ -1,8 +1,9 @@
-"""The vision side as ONNX graphs: tower, connector, and one region graph each for RGB and depth.
+"""The vision side as ONNX graphs: tower, connector, and one region graph each for RGB and depth, where there is any.
 
     pixels (N, 3, S, S) --tower--> features (N, L, C) --connector--> tokens (N, T, D), map (N, 16 L, C)
     map of one image (16 L, C), masks (R, S, S) --region--------> (R, D)
     depth features (L, C), masks (R, S, S) ------depth_region---> (R, D)
+    or points of regions (R, N, 3) --------------points---------> (R, D)
 
 RGB and depth images go through the same tower, so that a server runs both in one batch.
 """
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from srgpt.model.modeling import SrgptForConditionalGeneration
+from srgpt.model.pixels import POINTS
 from srgpt.model.region import UPSAMPLING, RegionExtractor, pooling_weights
 from srgpt.model.vision import tower_features
 
@@ -74,9 +76,9 @@ class RegionGraph(nn.Module):
 
 
 def export_towers(model: SrgptForConditionalGeneration, folder: Path) -> None:
-    """Write the four graphs of ``model`` (in float32, on the CPU) into ``folder``."""
+    """Write the graphs of ``model`` (in float32, on the CPU) into ``folder``."""
     config, extractor = model.config, model.region_extractor
-    size, channels, grid = config.vision_config.image_size, config.vision_config.hidden_size, config.grid
+    size, channels, grid = config.image_size, config.vision_config.hidden_size, config.grid
     fine = UPSAMPLING * grid
     images, regions = Dim("images"), Dim("regions")
     masks = torch.ones(_EXAMPLE, size, size)
@@ -92,15 +94,22 @@ def export_towers(model: SrgptForConditionalGeneration, folder: Path) -> None:
         ["tokens", "map"],
         folder / "connector.onnx",
     )
-    for name, projector, cells in (
-        ("region.onnx", extractor.rgb_projector, fine),
-        ("depth_region.onnx", extractor.depth_projector, grid),
-    ):
+    pooled = [("region.onnx", extractor.rgb_projector, fine)]
+    if config.depth == "relative":
+        pooled.append(("depth_region.onnx", extractor.depth_projector, grid))
+    for name, projector, cells in pooled:
         _export(
             RegionGraph(extractor, projector, cells),
             {"map": (torch.zeros(cells * cells, channels), {}), "masks": (masks, {0: regions})},
             ["embeddings"],
             folder / name,
+        )
+    if config.depth == "metric":
+        _export(
+            extractor.point_encoder,
+            {"points_RN3": (torch.ones(_EXAMPLE, POINTS, 3), {0: regions})},
+            ["embeddings"],
+            folder / "points.onnx",
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,8 +20,41 @@ Floats = NDArray[np.float64]
 Intrinsics = tuple[float, float, float, float]
 """(fx, fy, cx, cy) in pixels."""
 
+ASSUMED_FOV = 60.0
+"""Horizontal field of view, degrees, of a camera of which nothing is known."""
+
+LEVEL = (0.0, 1.0, 0.0)
+"""Gravity in the frame of a level camera."""
+
 _MIN_HEADING = 1e-3
 """Sine of the smallest angle between optical axis and gravity that still gives a heading."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """How a picture's pixels become points: its intrinsics, and gravity (3,) in the camera frame."""
+
+    intrinsics: Intrinsics
+    gravity: tuple[float, float, float] = LEVEL
+
+    @classmethod
+    def of(
+        cls,
+        width: int,
+        height: int,
+        intrinsics: Intrinsics | None = None,
+        gravity: tuple[float, float, float] | None = None,
+    ) -> Camera:
+        """Return a picture's camera; what is not known of it is assumed: 60 degrees wide, level."""
+        return cls(intrinsics or intrinsics_of(ASSUMED_FOV, width, height), gravity or LEVEL)
+
+    def canonical_points(self, u: ArrayLike, v: ArrayLike, depth: ArrayLike) -> Floats:
+        """Return the canonical points (..., 3) of pixels (u, v) with z-depth ``depth``, metres.
+
+        Raises :class:`InputError` as :func:`intrinsics_matrix` and :func:`canonical_rotation` do.
+        """
+        intrinsics_matrix(self.intrinsics)
+        return unproject_pixels(u, v, depth, self.intrinsics) @ canonical_rotation(self.gravity).T
 
 
 def intrinsics_matrix(intrinsics: Sequence[float]) -> Floats:

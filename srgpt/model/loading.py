@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import BitsAndBytesConfig
 from transformers.utils import logging
 
 from srgpt.errors import InputError
@@ -18,8 +19,12 @@ _SHOWN = 3
 """Weights that an error names."""
 
 
-def load_model(folder: Path, dtype: str = "float32") -> tuple[SrgptForConditionalGeneration, SrgptProcessor]:
+def load_model(
+    folder: Path, dtype: str = "float32", quantization: BitsAndBytesConfig | None = None
+) -> tuple[SrgptForConditionalGeneration, SrgptProcessor]:
     """Read a model and its processor, on the CPU and ready to answer; ``dtype`` "auto" keeps that of the file.
+
+    ``quantization`` is how the language model is kept instead, on a GPU.
 
     Raises :class:`InputError` where the folder does not hold a whole model: transformers alone would give
     weights that are missing or of another size random values.
@@ -30,11 +35,12 @@ def load_model(folder: Path, dtype: str = "float32") -> tuple[SrgptForConditiona
             f"{folder}: not a model folder ({', '.join(missing)} missing). Run `srgpt train` first."
         )
     logging.disable_progress_bar()
+    kept: dict[str, Any] = {} if quantization is None else {"quantization_config": quantization}
     try:
         processor = SrgptProcessor.from_pretrained(folder)
         # a pair, because of output_loading_info; transformers' types know the model alone
         loaded: Any = SrgptForConditionalGeneration.from_pretrained(
-            folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True
+            folder, dtype=dtype, output_loading_info=True, ignore_mismatched_sizes=True, **kept
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = f"{type(error).__name__}: {error}"

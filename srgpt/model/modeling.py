@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForCausalLM, GenerationMixin, PreTr
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from srgpt.errors import InputError
+from srgpt.model.attention import PACKED, PackedLayout
 from srgpt.model.configuration import SrgptConfig
 from srgpt.model.connector import Connector
 from srgpt.model.region import UPSAMPLING, LayerNorm2d, RegionExtractor
@@ -25,11 +26,15 @@ PIXEL_INPUTS = (
     "depth_values",
     "region_masks",
     "region_images",
+    "region_points",
     "image_index",
     "mask_index",
     "depth_index",
 )
 """Inputs that are needed once, with the prompt, and not again while decoding."""
+
+PIXELS = ("pixel_values", "depth_values")
+"""Those of them that are computed with in the model's own precision; masks and metres are kept exact."""
 
 
 @dataclass
@@ -56,7 +61,9 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         super().__init__(config)
         vision, text = config.vision_config, config.text_config
         self.vision_tower = AutoModel.from_config(vision)
-        self.region_extractor = RegionExtractor(vision.hidden_size, text.hidden_size, config.mask_pooling)
+        self.region_extractor = RegionExtractor(
+            vision.hidden_size, text.hidden_size, config.mask_pooling, config.depth, config.point_channels
+        )
         self.mm_projector = Connector(vision.hidden_size, text.hidden_size)
         self.llm = AutoModelForCausalLM.from_config(text)
         self.post_init()
@@ -91,12 +98,14 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         depth_values: Tensor | None,
         region_masks: Tensor,
         region_images: Tensor,
+        region_points: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Encode images and their regions.
 
         ``pixel_values`` and ``depth_values`` (I, 3, H, W) normalised; ``region_masks`` (R, h, w) in 0..1 at
-        any resolution; ``region_images`` (R,) says whose image each mask is over. Returns the image tokens
-        (I, T, D), the regions' embeddings (R, D), and their depth embeddings (R, D) or None without depth.
+        any resolution; ``region_images`` (R,) says whose image each mask is over; ``region_points`` (R, N, 3)
+        metres. Returns the image tokens (I, T, D), the regions' embeddings (R, D), and their depth embeddings
+        (R, D), or None where the depth that the model is made for is not given.
         """
         config, extractor = self.config, self.region_extractor
         tokens_ILC = tower_features(self.vision_tower, pixel_values, config.feature_layer, config.grid)
@@ -104,11 +113,13 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         image_tokens = self.mm_projector(lowres)
         pooled = extractor.pool(hires, region_masks, region_images, UPSAMPLING * config.grid)
         rgb_regions = extractor.rgb_projector(pooled)
-        if depth_values is None:
-            return image_tokens, rgb_regions, None
-        depth_ILC = tower_features(self.vision_tower, depth_values, config.feature_layer, config.grid)
-        depth_pooled = extractor.pool(depth_ILC, region_masks, region_images, config.grid)
-        return image_tokens, rgb_regions, extractor.depth_projector(depth_pooled)
+        if config.depth == "metric" and region_points is not None:
+            return image_tokens, rgb_regions, extractor.point_encoder(region_points)
+        if config.depth == "relative" and depth_values is not None:
+            depth_ILC = tower_features(self.vision_tower, depth_values, config.feature_layer, config.grid)
+            depth_pooled = extractor.pool(depth_ILC, region_masks, region_images, config.grid)
+            return image_tokens, rgb_regions, extractor.depth_projector(depth_pooled)
+        return image_tokens, rgb_regions, None
 
     def embed(
         self,
@@ -117,6 +128,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         depth_values: Tensor | None = None,
         region_masks: Tensor | None = None,
         region_images: Tensor | None = None,
+        region_points: Tensor | None = None,
         image_index: Tensor | None = None,
         mask_index: Tensor | None = None,
         depth_index: Tensor | None = None,
@@ -130,7 +142,8 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         placeholders and features differ in number.
         """
         config = self.config
-        embeds_BLD = self.get_input_embeddings()(input_ids)
+        # the language model need not have a row for <image>, which features replace
+        embeds_BLD = self.get_input_embeddings()(input_ids.masked_fill(input_ids == config.image_token_id, 0))
         if pixel_values is None:
             for token in (config.image_token_id, config.mask_token_id, config.depth_token_id):
                 _check_count(int((input_ids == token).sum()), 0, token)
@@ -138,7 +151,9 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if region_masks is None or region_images is None:
             region_masks = pixel_values.new_zeros((0, *pixel_values.shape[2:]))
             region_images = input_ids.new_zeros(0)
-        image_tokens, rgb, depth = self.encode_images(pixel_values, depth_values, region_masks, region_images)
+        image_tokens, rgb, depth = self.encode_images(
+            pixel_values, depth_values, region_masks, region_images, region_points
+        )
         touched = image_tokens.sum() + rgb.sum() + (0 if depth is None else depth.sum())
         for token, features, index in (
             (config.image_token_id, image_tokens, image_index),
@@ -166,10 +181,12 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         depth_values: Tensor | None = None,
         region_masks: Tensor | None = None,
         region_images: Tensor | None = None,
+        region_points: Tensor | None = None,
         image_index: Tensor | None = None,
         mask_index: Tensor | None = None,
         depth_index: Tensor | None = None,
         use_cache: bool | None = None,
+        packing: PackedLayout | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Return the logits (B, L, V) and, with ``labels`` (B, L; -100 is ignored), the loss instead.
@@ -177,6 +194,9 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         ``attention_mask`` is (B, L), or (B, 1, L, L) added to the attention scores. ``loss_weights`` (B, L)
         weighs the labels; the weighted sum is divided by ``loss_divisor``, or by the sum of the weights. In
         training, logits are computed at the labelled positions only, and returned as (N, V).
+
+        ``packing`` says how a packed row (1, L) attends, in place of a mask; it needs a language model that was set to
+        it by ``llm.set_attn_implementation("srgpt_packed")``, and raises :class:`InputError` where it was not.
         """
         if inputs_embeds is None:
             if input_ids is None:
@@ -191,6 +211,7 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
                     depth_values,
                     region_masks,
                     region_images,
+                    region_points,
                     image_index,
                     mask_index,
                     depth_index,
@@ -199,13 +220,16 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if position_ids is None and attention_mask is not None and attention_mask.shape == shape:
             # padding on the left must not move a prompt, in models of absolute positions either
             position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)
+        if packing is not None:
+            attention_mask = self._packed_mask(inputs_embeds)
+            kwargs["packing"], use_cache = packing, False
         decoder = self.llm if labels is None else self.llm.base_model
         outputs = decoder(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
             past_key_values=past_key_values,
-            use_cache=use_cache,
+            use_cache=use_cache if labels is None else False,
             **kwargs,
         )
         if labels is None:
@@ -213,12 +237,31 @@ class SrgptForConditionalGeneration(PreTrainedModel, GenerationMixin):
             return result
         hidden = outputs.last_hidden_state[:, :-1]
         chosen = labels[:, 1:] != -100
-        logits_NV = self.llm.get_output_embeddings()(hidden[chosen]).float()
+        logits_NV = self._logits(hidden[chosen])
         losses = nn.functional.cross_entropy(logits_NV, labels[:, 1:][chosen], reduction="none")
         weights = torch.ones_like(losses) if loss_weights is None else loss_weights[:, 1:][chosen]
         divisor = weights.sum().clamp_min(1) if loss_divisor is None else loss_divisor
         loss = (losses * weights).sum() / divisor
         return TrainingOutput(loss=loss, logits=logits_NV, token_losses=losses.detach())
+
+    def _packed_mask(self, inputs_embeds: Tensor) -> Tensor:
+        """Return what keeps a packed call from making a mask of L by L: a mask of four axes is taken as it is."""
+        found = self.llm.config._attn_implementation
+        if found != PACKED:
+            raise InputError(
+                f"the language model attends by {found!r}, which knows no packing; "
+                f"call model.llm.set_attn_implementation({PACKED!r}) before training on packed batches"
+            )
+        return inputs_embeds.new_zeros((1, 1, 1, 1))
+
+    def _logits(self, hidden_ND: Tensor) -> Tensor:
+        """Return what the language model makes of its last hidden states: its head, scaled and capped as it does."""
+        config = self.llm.config
+        logits: Tensor = self.llm.get_output_embeddings()(hidden_ND).float()
+        logits = logits * (getattr(config, "logit_scale", None) or 1)  # Cohere
+        logits = logits / (getattr(config, "logits_scaling", None) or 1)  # Granite
+        cap = getattr(config, "final_logit_softcapping", None)  # Gemma 2
+        return logits if cap is None else cap * torch.tanh(logits / cap)
 
     def prepare_inputs_for_generation(  # type: ignore[override]
         self, input_ids: Any, is_first_iteration: bool | None = False, **kwargs: Any

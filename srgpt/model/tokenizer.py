@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 
 from srgpt.errors import InputError
 from srgpt.model.prompts import DEPTH, IMAGE, MASK
+from srgpt.model.templates import template_for
 
 PAD, BOS, EOS, USER, ASSISTANT = "<pad>", "<bos>", "<eos>", "<user>", "<assistant>"
 SPECIAL = (PAD, BOS, EOS, IMAGE, MASK, DEPTH, USER, ASSISTANT)
@@ -18,13 +19,6 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
-PLAIN_TEMPLATE = (
-    "{{ bos_token or '' }}{% for message in messages %}"
-    "{{ (message['role'] | upper) + ': ' + message['content'] }}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\\n' }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-"""For pretrained language models whose tokenizer knows no chat."""
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -58,17 +52,39 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """Load a pretrained tokenizer and add what this model needs: padding, placeholders, a chat template."""
+def load_tokenizer(name: str, template: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a pretrained tokenizer and add what this model needs: padding, placeholders, a chat template.
+
+    ``template`` names one of :data:`~srgpt.model.templates.TEMPLATES`; without a name the tokenizer keeps its own,
+    or gets its family's where it knows no chat.
+    """
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(name, padding_side="left")
+    add_placeholders(tokenizer)
+    if template is not None or tokenizer.chat_template is None:
+        tokenizer.chat_template = template_for(tokenizer, template)
+    return tokenizer
+
+
+def add_placeholders(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Add padding and placeholders where they are missing, in the reference's order; ``<image>`` comes last.
+
+    The reference pads with the unknown token where there is one, else with a new ``[PAD]``.
+    """
     if tokenizer.pad_token is None:
         tokenizer.add_special_tokens({"pad_token": tokenizer.unk_token or "[PAD]"})
     known = tokenizer.get_vocab()
     missing = [t for t in (MASK, DEPTH, IMAGE) if t not in known]
     tokenizer.add_tokens([AddedToken(t, special=True, normalized=False) for t in missing])
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-    return tokenizer
+
+
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many tokens the language model must know.
+
+    An ``<image>`` that was added last is none of them: features always take its place, nothing ever predicts it,
+    and the reference has no row for it.
+    """
+    size = len(tokenizer)
+    return size - 1 if tokenizer.convert_tokens_to_ids(IMAGE) == size - 1 else size
 
 
 def token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:

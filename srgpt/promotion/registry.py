@@ -158,8 +158,7 @@ def evaluated(questions: Sequence[SmokeQuestion], evaluation: str) -> list[Smoke
 
 
 def _question_key(question: SmokeQuestion) -> tuple[str, int, str]:
-    inputs = "rgb" if question.request.depth is None else "rgbd"
-    return question.conversation_id, question.turn, inputs
+    return question.conversation_id, question.turn, question.inputs
 
 
 def alias(params: Params, name: str) -> Version | None:

@@ -8,7 +8,8 @@ onnx/
   tower.onnx             pixels (N, 3, S, S) -> features (N, L, C); RGB and depth images alike
   connector.onnx         features -> image tokens (N, T, D), refined map (N, 16 L, C)
   region.onnx            refined map of one image (16 L, C), masks (R, h, w) -> (R, D)
-  depth_region.onnx      depth features of one image (L, C), masks (R, h, w) -> (R, D)
+  depth_region.onnx      depth features of one image (L, C), masks (R, h, w) -> (R, D); of a model of relative depth
+  points.onnx            points of regions (R, N, 3) metres -> (R, D); of a model of metric depth
   embeddings.npy         token embeddings (V, D)
   decoder/model.onnx     embeddings and KV cache -> logits and KV cache
   tokenizer.json
@@ -30,7 +31,7 @@ from tokenizers import Tokenizer
 from srgpt.errors import InputError, SrgptError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 """Version of the folder's layout; a runtime reads its own only."""
 
 _BLOCK = 2**20

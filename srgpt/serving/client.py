@@ -11,14 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from srgpt.errors import SrgptError
-from srgpt.serving.protocol import Answer, AskedArea, Request, RequestError, decode_answer, encode_request
+from srgpt.serving.protocol import (
+    Answer,
+    AskedArea,
+    AskedCamera,
+    Request,
+    RequestError,
+    decode_answer,
+    encode_request,
+)
 
 if TYPE_CHECKING:
     from tritonclient.grpc import InferenceServerClient
 
 Area = AskedArea | Sequence[float] | Mapping[str, Any]
-"""A region: an ``xyxy`` box, a COCO RLE (``{"size": ..., "counts": ...}``, with counts as text or, as pycocotools
-makes them, bytes), an :class:`AskedArea`, or what that is in JSON (``{"box": ...}`` and/or ``{"rle": ...}``)."""
+"""A region: an ``xyxy`` box, an ``xy`` point, a COCO RLE (``{"size": ..., "counts": ...}``, with counts as text or, as
+pycocotools makes them, bytes), an :class:`AskedArea`, or what that is in JSON (``{"scribble": [[x, y], ...]}``)."""
 
 
 class Client:
@@ -51,14 +59,24 @@ class Client:
         regions: Sequence[Area] = (),
         question: str = "",
         depth: bytes | str | Path | None = None,
+        intrinsics: Sequence[float] | None = None,
+        gravity: Sequence[float] | None = None,
     ) -> Answer:
         """Ask a question that names the regions ``<region0>``, ``<region1>``, ...
 
-        ``image`` is a JPEG or PNG file (a path or its bytes), ``depth`` a PNG of uint16 millimetres.
+        ``image`` is a JPEG or PNG file (a path or its bytes), ``depth`` a PNG of uint16 millimetres;
+        ``intrinsics`` (fx, fy, cx, cy) in pixels and ``gravity`` (3,) in the camera's frame say how depth becomes
+        metres in space: without them, a level camera with a field of view of 60 degrees is assumed.
         Raises :class:`RequestError` for a wrong request, :class:`SrgptError` where no server answers.
         """
         areas = tuple(_area(r, f"regions[{i}]") for i, r in enumerate(regions))
-        return self.send(Request(_bytes(image), question, areas, None if depth is None else _bytes(depth)))
+        camera = AskedCamera(
+            None if intrinsics is None else tuple(float(v) for v in intrinsics),  # type: ignore[arg-type]
+            None if gravity is None else tuple(float(v) for v in gravity),  # type: ignore[arg-type]
+        )
+        return self.send(
+            Request(_bytes(image), question, areas, None if depth is None else _bytes(depth), camera)
+        )
 
     def send(self, request: Request) -> Answer:
         """Send one request."""
@@ -116,17 +134,27 @@ def _bytes(value: bytes | str | Path) -> bytes:
 
 def _area(value: Area, where: str) -> AskedArea:
     if isinstance(value, Mapping):
-        value = (
-            AskedArea(value.get("box"), value.get("rle")) if "counts" not in value else AskedArea(rle=value)
-        )
+        forms = {f: value.get(f) for f in AskedArea.__dataclass_fields__}
+        value = AskedArea(rle=value) if "counts" in value else AskedArea(**forms)
     elif not isinstance(value, AskedArea):
-        value = AskedArea(value)  # type: ignore[arg-type]
-    if value.box is None and value.rle is None:
-        raise RequestError(f"{where}: a box or a mask was expected, and none was given")
+        point = isinstance(value, Sequence) and len(value) == 2
+        value = AskedArea(point=value) if point else AskedArea(value)  # type: ignore[arg-type]
+    if all(getattr(value, form) is None for form in AskedArea.__dataclass_fields__):
+        raise RequestError(f"{where}: a mask, box, point or scribble was expected, and none was given")
     return AskedArea(
         None if value.box is None else _box(value.box, where),
         None if value.rle is None else _rle(value.rle, where),
+        None if value.point is None else _point(value.point, where),
+        None if value.scribble is None else tuple(_point(p, where) for p in value.scribble),
     )
+
+
+def _point(value: Any, where: str) -> tuple[float, float]:
+    try:
+        x, y = (float(v) for v in value)
+    except (TypeError, ValueError):
+        raise RequestError(f"{where}: a point is two numbers x, y, not {shorten(str(value), 80)}") from None
+    return x, y
 
 
 def _rle(value: Mapping[str, Any], where: str) -> Mapping[str, Any]:

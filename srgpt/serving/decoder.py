@@ -46,7 +46,8 @@ class Decoder:
 
     def embed(self, ids: NDArray[np.int64]) -> Array:
         """Return the embeddings (T, D) of token ids (T,)."""
-        return np.asarray(self.embeddings[ids], dtype=np.float32)
+        # <image>, which features replace, may lie beyond the language model's vocabulary
+        return np.asarray(self.embeddings[np.where(ids < len(self.embeddings), ids, 0)], dtype=np.float32)
 
     def logits(self, prompt_TD: Array) -> Array:
         """Return the logits (T, V) of one whole sequence of embeddings."""

@@ -3,7 +3,7 @@
 What becomes of a request (the first line once per image; its features are kept for the next question)::
 
     image, depth --prepare--> pixels --tower, connector--> image tokens, feature maps
-    regions ------prepare--> masks --region graphs------> an embedding each
+    regions ------prepare--> masks (points) --region graphs--> an embedding each
     question ----tokenizer--> token embeddings, the above put in their places --decoder--> answer
 """
 
@@ -21,8 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from srgpt.errors import SrgptError
-from srgpt.model.pixels import normalise
-from srgpt.model.prompts import Inputs
 from srgpt.serving.bundle import open_bundle
 from srgpt.serving.decoder import Decoder
 from srgpt.serving.preprocess import Prepared, Preprocessor
@@ -72,7 +70,8 @@ class Engine:
         self._tower = bundle.session("tower.onnx")
         self._connector = bundle.session("connector.onnx")
         self._region = bundle.session("region.onnx")
-        self._depth_region = bundle.session("depth_region.onnx")
+        depth_graph = {"relative": "depth_region.onnx", "metric": "points.onnx"}.get(self.preprocessor.form)
+        self._depth_region = None if depth_graph is None else bundle.session(depth_graph)
         self._ids: dict[str, int] = bundle.model["processor"]["token_ids"]
         self._tokenizer = bundle.tokenizer()
         self._tokenizer.no_padding()
@@ -140,13 +139,15 @@ class Engine:
     def _encode_images(self, batch: Sequence[Prepared]) -> None:
         """Put the features of the batch's images into the cache, the new ones computed together."""
         self._features.pin({key for p in batch for key in (p.image_key, p.depth_key)})
-        rgb = {p.image_key: p.rgb for p in batch if p.image_key not in self._features}
+        rgb = {p.image_key: p.picture.rgb for p in batch if p.image_key not in self._features}
         depth = {
-            p.depth_key: p.depth for p in batch if p.depth is not None and p.depth_key not in self._features
+            p.depth_key: p.picture.depth
+            for p in batch
+            if p.picture.depth is not None and p.depth_key not in self._features
         }
         if not rgb and not depth:
             return
-        pixels = [normalise(image) for image in (*rgb.values(), *depth.values())]
+        pixels = [self.preprocessor.normalise(image) for image in (*rgb.values(), *depth.values())]
         (features,) = self._tower.run(None, {"pixels": np.stack(pixels)})
         if rgb:
             tokens, maps = self._connector.run(None, {"features": features[: len(rgb)]})
@@ -163,24 +164,31 @@ class Engine:
         return prompt
 
     def _prompt(self, prepared: Prepared) -> Array:
-        inputs: Inputs = "rgb" if prepared.depth is None else "rgbd"
         template = self.preprocessor.template
         ids = np.array(
-            [*self.tokenise(template.prefix(inputs)), *self.tokenise(prepared.turn)], dtype=np.int64
+            [*self.tokenise(template.prefix(prepared.inputs)), *self.tokenise(prepared.turn)], dtype=np.int64
         )
         embeds_TD = self.decoder.embed(ids)
         image = self._features[prepared.image_key]
         _place(embeds_TD, ids == self._ids["image"], image.tokens)
         if prepared.mentions:
             order = list(prepared.mentions)
-            masks = prepared.masks.astype(np.float32) / np.float32(255)
+            masks = prepared.picture.masks.astype(np.float32) / np.float32(255)
             (regions,) = self._region.run(None, {"map": image.map, "masks": masks})
             _place(embeds_TD, ids == self._ids["mask"], regions[order])
-            if prepared.depth is not None:
-                depth = self._features[prepared.depth_key]
-                (depths,) = self._depth_region.run(None, {"map": depth.map, "masks": masks})
-                _place(embeds_TD, ids == self._ids["depth"], depths[order])
+            if prepared.inputs == "rgbd":
+                _place(embeds_TD, ids == self._ids["depth"], self._depths(prepared, masks)[order])
         return embeds_TD
+
+    def _depths(self, prepared: Prepared, masks: Array) -> Array:
+        assert self._depth_region is not None
+        if prepared.picture.points is not None:
+            (depths,) = self._depth_region.run(None, {"points_RN3": prepared.picture.points})
+        else:
+            map_ = self._features[prepared.depth_key].map
+            (depths,) = self._depth_region.run(None, {"map": map_, "masks": masks})
+        found: Array = depths
+        return found
 
 
 class _Cache:

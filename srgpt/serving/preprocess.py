@@ -13,8 +13,18 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from srgpt.errors import InputError
-from srgpt.model.pixels import DepthEncoding, box_mask, make_picture
-from srgpt.model.prompts import Inputs, PromptTemplate, region_mentions
+from srgpt.geometry.camera import Camera
+from srgpt.model.pixels import (
+    Channels,
+    DepthInput,
+    Picture,
+    box_mask,
+    make_picture,
+    normalise,
+    point_mask,
+    scribble_mask,
+)
+from srgpt.model.prompts import Inputs, PromptTemplate, region_marks, region_mentions
 from srgpt.records import decode_depth, rle_runs
 from srgpt.serving.protocol import AskedArea, Request, RequestError
 
@@ -25,14 +35,13 @@ MAX_PIXELS = 50_000_000
 class Prepared:
     """A request ready for the graphs.
 
-    ``rgb`` (S, S, 3) and ``depth`` (S, S) uint8; ``masks`` (R, S, S) uint8 of the regions that the question
-    mentions, in the order of first mention; ``mentions`` indexes them, one entry per mention in the text.
+    ``picture`` has the regions that the question mentions, in the order of first mention; ``mentions`` indexes
+    them, one entry per mention in the text.
     """
 
-    rgb: NDArray[np.uint8]
-    depth: NDArray[np.uint8] | None
-    masks: NDArray[np.uint8]
+    picture: Picture
     mentions: tuple[int, ...]
+    inputs: Inputs
     turn: str
     """The text after the image, with placeholders for regions."""
     image_key: str
@@ -45,9 +54,15 @@ class Preprocessor:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.image_size = int(settings["image_size"])
-        self.encoding: DepthEncoding = settings["depth_encoding"]
+        self.form: DepthInput = settings["depth"]
+        self.mean: Channels = tuple(settings["image_mean"])
+        self.std: Channels = tuple(settings["image_std"])
         self.template = PromptTemplate(**settings["template"])
         self.reserved = tuple(settings["reserved"])
+
+    def normalise(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn a prepared image, (S, S, 3) or grey (S, S), into the tower's pixels (3, S, S)."""
+        return normalise(image, self.mean, self.std)
 
     def prepare(self, request: Request) -> Prepared:
         """Decode and resize a request's pixels; raise :class:`RequestError` where that cannot be done."""
@@ -55,17 +70,19 @@ class Preprocessor:
         depth = None if request.depth is None else _decode_depth(request.depth)
         mentioned = list(dict.fromkeys(region_mentions(request.question)))
         masks = {k: _mask(request.regions[k], rgb.shape, f"regions[{k}]") for k in mentioned}
-        inputs: Inputs = "rgb" if depth is None else "rgbd"
+        height, width = rgb.shape[:2]
+        camera = Camera.of(width, height, request.camera.intrinsics, request.camera.gravity)
         try:
-            picture = make_picture(rgb, depth, masks, size=self.image_size, encoding=self.encoding)
-            turn = self.template.turn(request.question, len(request.regions), inputs, self.reserved)
+            picture = make_picture(rgb, depth, masks, size=self.image_size, form=self.form, camera=camera)
+            inputs: Inputs = "rgbd" if picture.has_depth else "rgb"
+            marks = region_marks(inputs, len(request.regions))
+            turn = self.template.turn(request.question, inputs, marks, self.reserved)
         except InputError as error:
             raise RequestError(str(error)) from None
         return Prepared(
-            picture.rgb,
-            picture.depth,
-            picture.masks,
+            picture,
             tuple(mentioned.index(k) for k in region_mentions(request.question)),
+            inputs,
             turn,
             _key("rgb", request.image),
             _key("depth", request.depth or b""),
@@ -116,12 +133,19 @@ def _mask(area: AskedArea, shape: tuple[int, ...], where: str) -> NDArray[np.boo
                 f"{where}.rle: its size is {area.rle['size']}, the image's is {[height, width]}"
             )
         return decode_mask(area.rle["counts"], height, width, where)
-    if area.box is None:
-        raise RequestError(f"{where}: neither a box nor a mask was given")
-    x1, y1, x2, y2 = area.box
-    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
-        raise RequestError(f"{where}.box: {list(area.box)} lies outside the image of {width} x {height}")
-    return box_mask(area.box, width, height)
+    if area.box is not None:
+        x1, y1, x2, y2 = area.box
+        if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+            raise RequestError(f"{where}.box: {list(area.box)} lies outside the image of {width} x {height}")
+        return box_mask(area.box, width, height)
+    try:
+        if area.point is not None:
+            return point_mask(area.point, width, height)
+        if area.scribble is not None:
+            return scribble_mask(area.scribble, width, height)
+    except InputError as error:
+        raise RequestError(f"{where}: {error}") from None
+    raise RequestError(f"{where}: no mask, box, point or scribble was given")
 
 
 def decode_mask(counts: str, height: int, width: int, where: str = "rle") -> NDArray[np.bool_]:

@@ -1,29 +1,37 @@
 """What a request and an answer are, and how they travel as byte tensors.
 
-A request is four byte strings: ``image`` (a JPEG or PNG file), ``depth`` (a PNG of uint16 millimetres at the
-image's size, or empty), ``regions`` (JSON: a list of ``{"box": [x1, y1, x2, y2]}`` and/or
-``{"rle": {"size": [height, width], "counts": "..."}}``, in pixels of the image), and ``question`` (UTF-8 text
-that names them ``<region0>``, ``<region1>``, ...). The answer is one JSON document.
+A request is five byte strings: ``image`` (a JPEG or PNG file), ``depth`` (a PNG of uint16 millimetres at the
+image's size, or empty), ``camera`` (JSON: ``{"intrinsics": [fx, fy, cx, cy], "gravity": [x, y, z]}``, either or both,
+or empty: what is not known is assumed), ``regions`` (JSON: a list of ``{"box": [x1, y1, x2, y2]}``,
+``{"rle": {"size": [height, width], "counts": "..."}}``, ``{"point": [x, y]}`` or ``{"scribble": [[x, y], ...]}``, in
+pixels of the image), and ``question`` (UTF-8 text that names them ``<region0>``, ``<region1>``, ...). The answer is
+one JSON document.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from srgpt.errors import InputError
+from srgpt.geometry.camera import Intrinsics, canonical_rotation, intrinsics_matrix
 from srgpt.geometry.language import parse_region, parse_yes_no, verdict
 from srgpt.geometry.units import parse_clock, parse_length
 from srgpt.model.prompts import region_mentions
 
-FIELDS = ("image", "depth", "regions", "question")
+FIELDS = ("image", "depth", "camera", "regions", "question")
 """Names of the request's byte tensors."""
+
+OPTIONAL = ("depth", "camera")
+"""Those that a request may leave away."""
 
 MAX_IMAGE_BYTES = 32 * 2**20
 MAX_REGIONS = 64
+MAX_POINTS = 1000
+"""Of a scribble."""
 MAX_QUESTION = 4000
 """Characters."""
 
@@ -34,10 +42,15 @@ class RequestError(InputError):
 
 @dataclass(frozen=True)
 class AskedArea:
-    """A region: a box (``xyxy`` pixels), a COCO RLE mask of the image's size, or both (the mask wins)."""
+    """A region: a COCO RLE mask of the image's size, a box (``xyxy``), a point or a scribble (``xy``), all in pixels.
+
+    Of several forms the first one counts.
+    """
 
     box: tuple[float, float, float, float] | None = None
     rle: Mapping[str, Any] | None = None
+    point: tuple[float, float] | None = None
+    scribble: tuple[tuple[float, float], ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to what ``regions`` holds."""
@@ -46,7 +59,24 @@ class AskedArea:
             row["box"] = [float(v) for v in self.box]
         if self.rle is not None:
             row["rle"] = {"size": [int(v) for v in self.rle["size"]], "counts": self.rle["counts"]}
+        if self.point is not None:
+            row["point"] = [float(v) for v in self.point]
+        if self.scribble is not None:
+            row["scribble"] = [[float(v) for v in p] for p in self.scribble]
         return row
+
+
+@dataclass(frozen=True)
+class AskedCamera:
+    """What is known of the camera: (fx, fy, cx, cy) in pixels, and the direction of gravity in the camera's frame."""
+
+    intrinsics: Intrinsics | None = None
+    gravity: tuple[float, float, float] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to what ``camera`` holds."""
+        known = {"intrinsics": self.intrinsics, "gravity": self.gravity}
+        return {name: [float(v) for v in value] for name, value in known.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -57,6 +87,7 @@ class Request:
     question: str
     regions: tuple[AskedArea, ...] = ()
     depth: bytes | None = None
+    camera: AskedCamera = AskedCamera()
 
 
 @dataclass(frozen=True)
@@ -77,6 +108,7 @@ def encode_request(request: Request) -> dict[str, bytes]:
     return {
         "image": request.image,
         "depth": request.depth or b"",
+        "camera": json.dumps(request.camera.to_json()).encode(),
         "regions": json.dumps([r.to_json() for r in request.regions]).encode(),
         "question": request.question.encode(),
     }
@@ -100,7 +132,8 @@ def decode_request(fields: Mapping[str, bytes]) -> Request:
             raise RequestError(f"{name}: {len(fields[name])} bytes, at most {MAX_IMAGE_BYTES} are taken")
     if not fields["image"]:
         raise RequestError("image: empty; a JPEG or PNG file was expected")
-    return Request(fields["image"], question, regions, fields["depth"] or None)
+    camera = _camera(fields["camera"])
+    return Request(fields["image"], question, regions, fields["depth"] or None, camera)
 
 
 def encode_answer(answer: Answer) -> bytes:
@@ -145,10 +178,7 @@ def _text(data: bytes) -> str:
 
 
 def _regions(data: bytes) -> tuple[AskedArea, ...]:
-    try:
-        rows = json.loads(data or b"[]")
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"regions: not JSON ({error})") from None
+    rows = _json(data or b"[]", "regions")
     if not isinstance(rows, list):
         raise RequestError("regions: a JSON list was expected")
     if len(rows) > MAX_REGIONS:
@@ -156,13 +186,17 @@ def _regions(data: bytes) -> tuple[AskedArea, ...]:
     return tuple(_region(row, f"regions[{i}]") for i, row in enumerate(rows))
 
 
+def _json(data: bytes, name: str) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"{name}: not JSON ({error})") from None
+
+
 def _region(row: Any, where: str) -> AskedArea:
-    if not isinstance(row, dict) or not set(row) <= {"box", "rle"} or not row:
-        raise RequestError(f'{where}: an object with "box" and/or "rle" was expected')
-    return AskedArea(
-        _box(row["box"], where) if row.get("box") is not None else None,
-        _rle(row["rle"], where) if row.get("rle") is not None else None,
-    )
+    if not isinstance(row, dict) or not set(row) <= set(_FORMS) or not row:
+        raise RequestError(f"{where}: an object with one of {', '.join(_FORMS)} was expected")
+    return AskedArea(**{n: read(row[n], where) for n, read in _FORMS.items() if row.get(n) is not None})
 
 
 def _box(value: Any, where: str) -> tuple[float, float, float, float]:
@@ -180,6 +214,50 @@ def _rle(value: Any, where: str) -> Mapping[str, Any]:
     if not (isinstance(size, list) and len(size) == 2 and all(isinstance(v, int) and v > 0 for v in size)):
         raise RequestError(f'{where}.rle: {{"size": [height, width], "counts": "..."}} was expected')
     return {"size": size, "counts": value["counts"]}
+
+
+def _point(value: Any, where: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2 or not all(_is_number(v) for v in value):
+        raise RequestError(f"{where}: a point is two finite numbers x, y")
+    return float(value[0]), float(value[1])
+
+
+def _scribble(value: Any, where: str) -> tuple[tuple[float, float], ...]:
+    if not isinstance(value, list) or not 0 < len(value) <= MAX_POINTS:
+        raise RequestError(f"{where}.scribble: a list of 1 to {MAX_POINTS} points [x, y] was expected")
+    return tuple(_point(v, where) for v in value)
+
+
+_FORMS: dict[str, Callable[[Any, str], Any]] = {
+    "rle": _rle, "box": _box, "point": _point, "scribble": _scribble,
+}  # fmt: skip
+"""The forms of a region, the one that counts first, and what reads each."""
+
+
+def _camera(data: bytes) -> AskedCamera:
+    row = _json(data or b"{}", "camera")
+    if not isinstance(row, dict) or not set(row) <= {"intrinsics", "gravity"}:
+        raise RequestError('camera: an object with "intrinsics" and/or "gravity" was expected')
+    camera = AskedCamera(
+        _numbers(row.get("intrinsics"), 4, "camera.intrinsics: fx, fy, cx, cy"),
+        _numbers(row.get("gravity"), 3, "camera.gravity: x, y, z"),
+    )
+    try:
+        if camera.intrinsics is not None:
+            intrinsics_matrix(camera.intrinsics)
+        if camera.gravity is not None:
+            canonical_rotation(camera.gravity)
+    except InputError as error:
+        raise RequestError(f"camera: {error}") from None
+    return camera
+
+
+def _numbers(value: Any, count: int, what: str) -> Any:
+    if value is None:
+        return None
+    if not isinstance(value, list) or len(value) != count or not all(_is_number(v) for v in value):
+        raise RequestError(f"{what}, {count} finite numbers, were expected")
+    return tuple(float(v) for v in value)
 
 
 def _is_number(value: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def run(params: Params, *, source: str, model: str, out: str) -> dict[str, Any]:
         predictor = Predictor.load(
             folder, batch_size=params.evaluate.batch_size, max_new_tokens=params.evaluate.max_new_tokens
         )
-        variants = variants_of(scenes, relative=predictor.processor.depth_encoding == "relative")
+        variants = variants_of(scenes, predictor.processor.depth, _learnt(folder))
         if variants.note:
             log.warning("%s: %s", manifest.dataset, variants.note)
         trained = _trained_lineage(folder)
@@ -179,6 +180,13 @@ def _trained_lineage(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError(f"{path}: an object was expected")
     return record
+
+
+def _learnt(folder: Path) -> Sequence[Inputs]:
+    """Return the kinds of input that the model was trained on; all but coordinates where that is not known."""
+    path = folder / "training.json"
+    found = storage.read_json(str(path)).get("inputs") if path.exists() else None
+    return ("rgbd", "rgb", "blind") if found is None else found
 
 
 # Tracking -------------------------------------------------------------------------------------------------

@@ -84,6 +84,8 @@ def _lineage(source: str, benchmark: str) -> dict[str, Any]:
 
 def _smoke(asked: list[AskedTurn], parity: Parity) -> list[SmokeQuestion]:
     return [
-        SmokeQuestion(a.request(), row.category, row.expected, a.conversation.conversation_id, a.turn)
+        SmokeQuestion(
+            a.request(), row.category, row.expected, a.conversation.conversation_id, a.turn, row.inputs
+        )
         for a, row in zip(asked, parity.rows, strict=True)
     ]

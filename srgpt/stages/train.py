@@ -1,7 +1,9 @@
 """``train``: conversations in, a model folder out; metrics and lineage to MLflow.
 
-Beside the work folder (``.NAME.work``) lie, while a training is unfinished, its state (what it is a training
-of, in which MLflow run; it goes only after the model was published) and a lock against a second trainer.
+The stages of a training work in folders of their own within the work folder, ``1-align``, ``2-pretrain`` and so on; a
+stage is finished when its summary is there, and the last one's model is the model. All report to one MLflow run, on
+one axis of steps. Beside the work folder (``.NAME.work``) lie, while a training is unfinished, its state (what it is a
+training of, in which MLflow run; it goes only after the model was published) and a lock against a second trainer.
 """
 
 from __future__ import annotations
@@ -11,53 +13,44 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import Params, TrackingParams
-from srgpt.storage import (
-    digest,
-    is_local,
-    read_json,
-    read_manifest,
-    scenes_of,
-    staged_folder,
-    work_url,
-    write_json,
-)
+from srgpt.storage import digest, is_local, read_json, staged_folder, work_url, write_json
 from srgpt.tracking import Lineage, Run, connect, has_run, start_run
 from srgpt.training.delivery import PAGES, UNDELIVERED
 from srgpt.training.launch import Node, join, launch
+from srgpt.training.plan import SUMMARY, Stage, data_of, model_identity, plan, warn_of_undeclared
 from srgpt.training.stopping import STOP
 from srgpt.training.worker import CHECKPOINTS, Job
 
 log = logging.getLogger(__name__)
 
 _JOB = "job.json"
-_SUMMARY = "training.json"
-"""Written last: with it, the model is whole."""
 
 _NEUTRAL = {
-    "accumulation", "batch_images", "checkpoint_steps", "data_workers", "dataset", "log_steps", "nodes", "offload",
-    "ranks", "sample_steps", "spike_factor", "zero_stage",
+    "accumulation", "batch_images", "cache_mb", "checkpoint_steps", "data_workers", "dataset", "init", "log_steps",
+    "nodes", "offload", "ranks", "sample_steps", "spike_factor", "stages", "zero_stage",
 }  # fmt: skip
-"""Keys of the ``train`` section that do not change the model; ``dataset`` only names the usual source.
+"""Keys of a stage's parameters that do not change the model; ``dataset`` and ``init`` only name what is looked at.
 
 How the images of a step fall to ranks and batches does not, either, as long as they are as many.
 """
 
 
 def run(params: Params, *, source: str, out: str, node_rank: int | None = None) -> dict[str, Any]:
-    """Train on the conversations at ``source``; write the model folder ``out``; return its ``training.json``.
+    """Train the stages of ``train.stages``; write the model folder ``out``; return its ``training.json``.
 
-    With several nodes, ``node_rank`` (else ``NODE_RANK``) says which one this is. Node 0 owns the work folder, the
-    MLflow run and the publication; the others only run ranks, and return nothing.
+    A stage without a mixture trains on the conversations at ``source``. With several nodes, ``node_rank`` (else
+    ``NODE_RANK``) says which one this is. Node 0 owns the work folder, the MLflow run and the publication; the others
+    only run ranks, and return nothing.
 
-    Killed and started again with the same data and parameters, it goes on from its last checkpoint, in the
-    same MLflow run, to the same loss; where only the publication failed, it publishes. Raises
-    :class:`SrgptError` where another process trains the same folder.
+    Killed and started again with the same data and parameters, it goes on from its last checkpoint, in the same
+    MLflow run, to the same loss, and leaves out the stages that are finished; where only the publication failed, it
+    publishes. Raises :class:`SrgptError` where another process trains the same folder.
     """
     node = Node.find(params.train, node_rank)
     if node.count > 1 and not is_local(out):
@@ -65,19 +58,18 @@ def run(params: Params, *, source: str, out: str, node_rank: int | None = None) 
             f"{out}: several nodes need a folder that all of them share, at the same path on each"
         )
     if node.rank > 0:
-        join(params.train, Path(work_url(out)).absolute() / _JOB, node)
+        _join_stages(params, source, Path(work_url(out)).absolute(), node)
         return {}
     connect(params.tracking)
-    manifest = read_manifest(source, "conversations")
-    if manifest.rows == 0:
-        raise InputError(f"{source}: has no conversations to train on")
-    scenes = scenes_of(source)
-    data = {manifest.dataset: manifest.fingerprint}
+    stages = plan(params, source)
+    warn_of_undeclared(params, stages, Path("dvc.yaml"), source)
+    reads = [url for stage in stages for s in stage.sources for url in (s.url, s.scenes)]
+    reads += [] if params.train.init is None else [params.train.init]
     with contextlib.ExitStack() as held:
-        with staged_folder(out, keep=True, reads=[source, scenes]) as work:
+        with staged_folder(out, keep=True, reads=list(dict.fromkeys(reads))) as work:
             held.enter_context(_only_trainer(work))
-            summary = _train(params, source, scenes, work, data, node)
-            _clear(work)
+            summary = _train(params, stages, work, node)
+            _clear(work, stages)
         state_file(work).unlink(missing_ok=True)
     return summary
 
@@ -90,20 +82,29 @@ def state_file(work: Path) -> Path:
 def chosen_params(params: Params) -> dict[str, Any]:
     """Return the parameters people compare runs by; all are in ``params.yaml``."""
     train = params.train
-    flat = {f"train.{k}": v for k, v in train.model_dump(mode="json").items() if k != "model"}
+    flat = {f"train.{k}": v for k, v in train.model_dump(mode="json", exclude={"model", "stages"}).items()}
+    for stage in train.stages if len(train.stages) > 1 else []:
+        own = stage.model_dump(mode="json", exclude={"name"})
+        flat |= {f"train.{stage.name}.{k}": v for k, v in own.items()}
     for part in ("vision", "text"):
         sizes = getattr(train.model, part).model_dump(mode="json")
         flat |= {f"{part}.{k}": v for k, v in sizes.items()}
-    flat["depth_encoding"] = train.model.depth_encoding
+    flat["depth"] = train.model.depth
     return {**flat, "seed": params.seed, "profile": params.profile}
 
 
-def _train(
-    params: Params, source: str, scenes: str, work: Path, data: dict[str, str], node: Node
-) -> dict[str, Any]:
+def _train(params: Params, stages: Sequence[Stage], work: Path, node: Node) -> dict[str, Any]:
     """Train in the folder ``work``, unless a whole model is there already, and report to MLflow."""
-    recipe = {**params.train.model_dump(mode="json", exclude=_NEUTRAL), "global": params.train.global_batch}
-    identity = digest([recipe, params.seed, data])
+    data = data_of(stages)
+    recipes = [
+        {
+            **s.params.model_dump(mode="json", exclude=_NEUTRAL),
+            "name": s.name,
+            "global": s.params.global_batch,
+        }
+        for s in stages
+    ]
+    identity = digest([recipes, params.seed, data, model_identity(params.train.init)])
     run_id = _previous_run(params.tracking, work, identity)
     with start_run(
         params.tracking,
@@ -117,29 +118,76 @@ def _train(
         if run_id is None:
             active.log_params(chosen_params(params))
             active.log_dict(params.dump(), "params.yaml")
-        if (work / _SUMMARY).exists():
+            active.set_tags({"srgpt.train.stages": ", ".join(stage.name for stage in stages)})
+        if (work / SUMMARY).exists():
             log.info("%s: the model was trained before; it is published", work)
         else:
-            job = Job(params.dump(), source, scenes, str(work.absolute()), active.id)
-            launch(job, params.train, work.absolute() / _JOB, node)
+            _train_stages(params, stages, work.absolute(), data, active, node)
         return _report(active, work)
 
 
-def _report(active: Run, work: Path) -> dict[str, Any]:
-    """Log what the training left in the folder ``work``; return its summary."""
-    undelivered = work / UNDELIVERED
+def _train_stages(
+    params: Params, stages: Sequence[Stage], work: Path, data: dict[str, str], active: Run, node: Node
+) -> None:
+    """Train the stages that are not finished, each from the model before; leave the last one's model in ``work``."""
+    init, steps, summaries = params.train.init, 0, []
+    for stage in stages:
+        folder = stage.folder(work)
+        if not (folder / SUMMARY).exists():
+            folder.mkdir(exist_ok=True)
+            sources = [s.to_json() for s in stage.sources]
+            job = Job(params.dump(), stage.number, sources, data, str(folder), active.id, init, steps)
+            launch(job, stage.params, folder / _JOB, node)
+        _deliver(active, folder)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        summaries.append({"name": stage.name, **read_json(str(folder / SUMMARY))})
+        init, steps = str(folder), steps + summaries[-1]["steps"]
+    _take_model(stages[-1].folder(work), work)
+    write_json(str(work / SUMMARY), {**_sum_up(summaries), "init": params.train.init})
+
+
+def _join_stages(params: Params, source: str, work: Path, node: Node) -> None:
+    """Run this node's ranks of the stages that node 0 trains in the folder ``work``."""
+    for stage in plan(params, source):
+        folder = stage.folder(work)
+        if not (folder / SUMMARY).exists():
+            join(stage.params, folder / _JOB, node)
+
+
+def _sum_up(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the summary of a training: sums over its stages, the last one's result, and each stage's own."""
+    total = {k: v for k, v in stages[-1].items() if k != "name"}
+    for key in ("steps", "seconds", "samples_seen"):
+        total[key] = sum(stage.get(key, 0) for stage in stages)
+    return {**total, "stages": list(stages)}
+
+
+def _take_model(folder: Path, work: Path) -> None:
+    """Move a stage's model into the work folder; its summary stays, and says that the stage is finished."""
+    for child in folder.iterdir():
+        if child.name not in (SUMMARY, _JOB, PAGES, STOP):
+            child.rename(work / child.name)
+
+
+def _deliver(active: Run, folder: Path) -> None:
+    """Log what a stage could not deliver while it trained."""
+    undelivered = folder / UNDELIVERED
     if undelivered.exists():
         for step, values in read_json(str(undelivered)):
             active.log_metrics(values, step)
         undelivered.unlink()
-    for page in sorted((work / PAGES).glob("*.html")):
+    for page in sorted((folder / PAGES).glob("*.html")):
         active.log_artifact(page, PAGES)
+
+
+def _report(active: Run, work: Path) -> dict[str, Any]:
+    """Log what the training left in the folder ``work``; return its summary."""
     lineage = read_json(str(work / "lineage.json"))
     if lineage["run_id"] != active.id:  # a new run has taken the place of one that is gone
         write_json(str(work / "lineage.json"), {**lineage, "run_id": active.id})
-    summary: dict[str, Any] = read_json(str(work / _SUMMARY))
+    summary: dict[str, Any] = read_json(str(work / SUMMARY))
     active.log_metrics({f"train/{k}": v for k, v in summary.items() if isinstance(v, int | float)})
-    for name in (_SUMMARY, "lineage.json"):
+    for name in (SUMMARY, "lineage.json"):
         active.log_artifact(work / name)
     return summary
 
@@ -152,7 +200,7 @@ def _previous_run(tracking: TrackingParams, work: Path, identity: str) -> str | 
 
     Unfinished work of other data or parameters is set aside.
     """
-    if not any((work / name).exists() for name in (_JOB, CHECKPOINTS, _SUMMARY)):
+    if not (work / SUMMARY).exists() and not any(child.is_dir() for child in work.iterdir()):
         return None  # nothing was begun, or the last model was published
     path = state_file(work)
     state = read_json(str(path)) if path.exists() else {}
@@ -187,12 +235,10 @@ def _set_aside(work: Path) -> None:
     )
 
 
-def _clear(work: Path) -> None:
+def _clear(work: Path, stages: Sequence[Stage]) -> None:
     """Leave the model only."""
-    for name in (CHECKPOINTS, PAGES):
-        shutil.rmtree(work / name, ignore_errors=True)
-    for name in (_JOB, STOP):
-        (work / name).unlink(missing_ok=True)
+    for stage in stages:
+        shutil.rmtree(stage.folder(work), ignore_errors=True)
 
 
 @contextlib.contextmanager

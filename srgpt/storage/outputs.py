@@ -35,10 +35,11 @@ _FOLDER_MARKS = {
     "parity.json": {"export_hash"},
     "summary.json": {"dataset", "fingerprint", "rules"},
     "publication.json": {"dataset", "fingerprint", "format"},
+    "conversion.json": {"layout", "source", "tensors"},
 }
 """By which of its files, with which keys, a folder is known as an output.
 
-These are models, reports, exports, validations and publications.
+These are models, reports, exports, validations, publications and converted models.
 """
 
 Kind = Literal["table", "folder"]

@@ -9,12 +9,14 @@ a first batch (after Mishkin and Matas, "All you need is a good init", ICLR 2016
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from srgpt.model.modeling import SrgptForConditionalGeneration
+from srgpt.model.region import RegionExtractor
 
 SPREAD = 0.3
 """Standard deviation of token embeddings, image tokens and region embeddings alike."""
@@ -35,14 +37,29 @@ def initialise(model: SrgptForConditionalGeneration, batch: dict[str, Tensor], s
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     images, rgb, depth = _encode(model, batch)
     _scale(cast(nn.Linear, model.mm_projector.layers[-1]), float(images.std()))
-    regions = ((extractor.rgb_projector, rgb), (extractor.depth_projector, depth))
-    for projector, values in regions:
-        if values is not None and len(values) > 1:
-            _scale(projector, float(values.std(0).mean()))
+    _scale_regions(extractor, rgb, depth)
     _, rgb, depth = _encode(model, batch)
-    for projector, values in ((extractor.rgb_projector, rgb), (extractor.depth_projector, depth)):
-        if values is not None and len(values) > 1:
-            projector.bias.sub_(values.mean(0))
+    _centre_regions(extractor, rgb, depth)
+
+
+def _regions(
+    extractor: RegionExtractor, rgb: Tensor, depth: Tensor | None
+) -> Iterator[tuple[nn.Linear, Tensor]]:
+    """Yield the last layer of each region connector with its output, where there is enough to measure."""
+    if len(rgb) > 1:
+        yield extractor.rgb_projector, rgb
+    if depth is not None and len(depth) > 1:
+        yield extractor.depth_head, depth
+
+
+def _scale_regions(extractor: RegionExtractor, rgb: Tensor, depth: Tensor | None) -> None:
+    for layer, values in _regions(extractor, rgb, depth):
+        _scale(layer, float(values.std(0).mean()))
+
+
+def _centre_regions(extractor: RegionExtractor, rgb: Tensor, depth: Tensor | None) -> None:
+    for layer, values in _regions(extractor, rgb, depth):
+        layer.bias.sub_(values.mean(0))
 
 
 def _draw(weight: Tensor, deviation: float, generator: torch.Generator) -> None:
@@ -56,6 +73,6 @@ def _scale(layer: nn.Linear, deviation: float) -> None:
 def _encode(
     model: SrgptForConditionalGeneration, batch: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    names = ("pixel_values", "depth_values", "region_masks", "region_images")
+    names = ("pixel_values", "depth_values", "region_masks", "region_images", "region_points")
     images, rgb, depth = model.encode_images(*(batch.get(name) for name in names))  # type: ignore[arg-type]
     return images.flatten(0, 1), rgb, depth

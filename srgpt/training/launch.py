@@ -75,7 +75,6 @@ def launch(job: Job, params: TrainParams, path: Path, node: Node = Node()) -> No
 
 def join(params: TrainParams, path: Path, node: Node) -> None:
     """Run this node's ranks of the job whose description node 0 puts at ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     _run(params.ranks, path, node)
 
 

@@ -16,8 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from srgpt.dataset.collator import Batch, model_inputs, to_device
 from srgpt.dataset.sampler import Key, PermutationSampler, SamplerState
 from srgpt.errors import SrgptError
+from srgpt.model.modeling import PIXELS
 from srgpt.params import TrainParams
 from srgpt.training import checkpoint
 from srgpt.training.checkpoint import Progress
@@ -26,9 +28,6 @@ from srgpt.training.guards import Guard
 from srgpt.training.metrics import Reporter, Step
 from srgpt.training.recipe import learning_rate
 from srgpt.training.stopping import StoppedError
-
-Batch = dict[str, Any]
-"""The model's inputs, and beside them ``keys`` (of its samples) and ``families`` (B, L) of its labels."""
 
 
 @dataclass(frozen=True)
@@ -165,13 +164,11 @@ def _plain(engine: Any) -> bool:
     return not (engine.zero_optimization() or engine.bfloat16_enabled())
 
 
-def _to_device(batch: Batch, engine: Any) -> dict[str, Tensor]:
-    """Return the model's inputs on its device; pixels and masks that are added in its precision."""
-    inputs = {}
-    for name, value in batch.items():
-        if isinstance(value, Tensor) and name != "families":
-            cast = value.is_floating_point() and name != "loss_weights" and engine.bfloat16_enabled()
-            inputs[name] = value.to(engine.device, torch.bfloat16 if cast else value.dtype, non_blocking=True)
+def _to_device(batch: Batch, engine: Any) -> Batch:
+    """Return the model's inputs on its device; pixels in its precision, metres and masks as they are."""
+    inputs = to_device(model_inputs(batch), engine.device)
+    if engine.bfloat16_enabled():
+        inputs |= {name: inputs[name].bfloat16() for name in PIXELS if name in inputs}
     return inputs
 
 
@@ -198,7 +195,7 @@ def _count(batches: Sequence[Batch], what: str) -> float:
         return float(sum(len(b["keys"]) if "keys" in b else len(b["labels"]) for b in batches))
     if what == "labels":
         return float(sum(int(_labelled(b).sum()) for b in batches))
-    return float(sum(int((b["position_ids"] > 0).sum()) for b in batches))
+    return float(sum(b["input_ids"].numel() for b in batches))
 
 
 def _names(batches: Sequence[Batch], name_of: Callable[[Key], str]) -> list[str]:

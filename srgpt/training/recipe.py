@@ -9,29 +9,34 @@ import torch
 from torch import nn
 
 from srgpt.params import TrainParams
-
-VISION = ("vision_tower", "region_extractor")
-"""What ``train.vision_rate`` slows down: the parts whose features the language model learns to compare."""
+from srgpt.training.trainable import first_match
 
 
 def parameter_groups(model: nn.Module, params: TrainParams) -> list[dict[str, Any]]:
     """Return the optimizer's groups: matrices with weight decay, norms, biases and embeddings without.
 
-    Each has a ``rate``, its learning rate relative to the schedule's, and a ``part`` of the model. Parameters that
-    do not require a gradient (fixed positions) are in none.
+    Each has a ``rate``, its learning rate relative to the schedule's (``train.rates``), and the ``part`` of the model
+    that has it. Parameters that do not require a gradient are in none.
     """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            rate = params.vision_rate if name.startswith(VISION) else 1.0
+            part = first_match(name.replace(".base_layer", ""), params.rates) or "all"
+            rate = params.rates.get(part, 1.0)
             matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-            groups.setdefault((rate, params.weight_decay if matrix else 0.0), []).append(parameter)
-    parts = {params.vision_rate: "vision", 1.0: "language"}
+            groups.setdefault((part, rate, params.weight_decay if matrix else 0.0), []).append(parameter)
     return [
-        {"params": found, "rate": rate, "part": parts[rate], "weight_decay": decay}
-        for (rate, decay), found in groups.items()
+        {"params": found, "rate": rate, "part": part, "weight_decay": decay}
+        for (part, rate, decay), found in groups.items()
     ]
+
+
+def optimizer_steps(params: TrainParams, rows: int, world: int) -> int:
+    """Return the steps of a stage: as given, or those of its ``epochs`` over ``rows`` images on ``world`` ranks."""
+    if params.epochs is None:
+        return params.steps
+    return max(1, math.ceil(params.epochs * rows / (params.batch_images * params.accumulation * world)))
 
 
 def learning_rate(step: int, params: TrainParams) -> float:

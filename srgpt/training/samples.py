@@ -14,7 +14,10 @@ import torch
 from srgpt.dataset.reading import Sample
 from srgpt.dataset.sampler import Key
 from srgpt.model.drawing import colour_of, data_uri, draw_masks
+from srgpt.model.modeling import PIXELS
+from srgpt.model.pixels import Picture
 from srgpt.model.processing import Question, SrgptProcessor
+from srgpt.model.prompts import Inputs
 
 COUNT = 8
 """Questions on a page."""
@@ -25,8 +28,7 @@ MAX_NEW_TOKENS = 48
 class Dataset(Protocol):
     """What questions are taken from."""
 
-    @property
-    def shard_rows(self) -> list[int]: ...  # noqa: D102
+    def __len__(self) -> int: ...
 
     def __getitem__(self, key: Key) -> Sample: ...
 
@@ -36,17 +38,18 @@ class Shown:
     """One question of the page: the turn ``turn`` of a sample's conversation."""
 
     sample: Sample
+    picture: Picture
     turn: int
 
     @property
     def question(self) -> Question:
         """The question as the processor takes it."""
         turn = self.sample.conversation.turns[self.turn]
-        return Question(turn.question, turn.regions, self.sample.picture)
+        return Question(turn.question, turn.regions, self.picture)
 
     def row(self, answer: str) -> dict[str, Any]:
         """Return what the page's template shows, with the model's ``answer``."""
-        picture, turn = self.sample.picture, self.sample.conversation.turns[self.turn]
+        picture, turn = self.picture, self.sample.conversation.turns[self.turn]
         masks = [picture.masks[picture.region_ids.index(region)] for region in turn.regions]
         names = {r.id: r.category for r in self.sample.conversation.regions}
         return {
@@ -60,11 +63,14 @@ class Shown:
 
 
 def choose(dataset: Dataset, count: int = COUNT) -> list[Shown]:
-    """Choose ``count`` questions evenly over the first shard: the same ones always."""
-    rows = dataset.shard_rows[0]
-    indices = sorted({k * rows // count for k in range(count)})
+    """Choose ``count`` questions, evenly over the data: the same ones always; what has no picture is left out."""
+    indices = sorted({k * len(dataset) // count for k in range(count)})
     found = [dataset[(0, index)] for index in indices]
-    return [Shown(s, k % len(s.conversation.turns)) for k, s in enumerate(found) if s.conversation.turns]
+    return [
+        Shown(s, s.picture, k % len(s.conversation.turns))
+        for k, s in enumerate(found)
+        if s.conversation.turns and s.picture is not None
+    ]
 
 
 @torch.no_grad()
@@ -74,9 +80,10 @@ def answers(model: Any, processor: SrgptProcessor, shown: Sequence[Shown]) -> li
     Where ZeRO-3 spreads the weights over ranks, all ranks must call it: layer by layer, the forward passes gather
     them as in training.
     """
-    batch = processor.batch([s.question for s in shown])
+    seen: Inputs = "rgbd" if all(s.picture.has_depth for s in shown) else "rgb"
+    batch = processor.batch([s.question for s in shown], seen)
     dtype = next(model.parameters()).dtype
-    inputs = {k: v.to(model.device, dtype if v.is_floating_point() else v.dtype) for k, v in batch.items()}
+    inputs = {k: v.to(model.device, dtype if k in PIXELS else v.dtype) for k, v in batch.items()}
     training = model.training
     model.eval()
     try:

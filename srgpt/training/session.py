@@ -3,38 +3,50 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch.utils.data import DataLoader
+import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from srgpt.dataset.collator import Collator
+from srgpt.dataset import loader
+from srgpt.dataset.augmentation import Augmentation
+from srgpt.dataset.collator import Batch, Collator
+from srgpt.dataset.mixture import Mixture, MixtureSource
 from srgpt.dataset.packing import FAMILIES, Packer
-from srgpt.dataset.reading import ConversationDataset, conversation_texts
+from srgpt.dataset.reading import conversation_texts
 from srgpt.dataset.sampler import PermutationSampler
 from srgpt.model.build import build_model, build_processor
+from srgpt.model.configuration import SrgptConfig
+from srgpt.model.loading import load_model
 from srgpt.model.modeling import SrgptForConditionalGeneration
 from srgpt.model.processing import SrgptProcessor
+from srgpt.model.prompts import Inputs
 from srgpt.model.tokenizer import load_tokenizer, train_tokenizer
 from srgpt.params import Params, TrainParams
 from srgpt.progress import progress_bar
-from srgpt.storage import read_manifest, write_json
+from srgpt.storage import write_json
 from srgpt.tracking import Lineage, Run, connect
 from srgpt.training import checkpoint, samples
 from srgpt.training.checkpoint import write_errors
 from srgpt.training.delivery import PAGES, UNDELIVERED, Delivery
 from srgpt.training.engine import start_engine
 from srgpt.training.initialise import initialise
-from srgpt.training.loop import Batch, Hooks, Outcome, train
+from srgpt.training.loop import Hooks, Outcome, train
+from srgpt.training.lora import add_adapters, merged_weights, quantization, save_adapter
 from srgpt.training.metrics import Log, Reporter
-from srgpt.training.recipe import precision
+from srgpt.training.plan import SUMMARY, Source, epoch_rows
+from srgpt.training.preparation import prepare
+from srgpt.training.recipe import optimizer_steps, precision
 from srgpt.training.throughput import Work, matrix_rate, memory
-from srgpt.training.worker import CHECKPOINTS
+from srgpt.training.trainable import choose, start_depth
+from srgpt.training.worker import CHECKPOINTS, Job
 
 TOKENIZER_TEXTS = 400_000
 """A tokenizer is trained on at most so many questions and answers."""
@@ -43,46 +55,78 @@ INITIAL_IMAGES = 16
 """Pictures from which a new model's connectors are scaled."""
 
 
-def make_tokenizer(params: TrainParams, source: str) -> PreTrainedTokenizerBase:
-    """Return the language model's tokenizer, or one trained on the conversations at ``source``."""
+def make_tokenizer(params: TrainParams, urls: Sequence[str]) -> PreTrainedTokenizerBase:
+    """Return the language model's tokenizer, or one trained on the conversations of the tables ``urls``."""
     if params.model.text.pretrained is not None:
         return load_tokenizer(params.model.text.pretrained)
-    texts = itertools.islice(conversation_texts(source), TOKENIZER_TEXTS)
+    share = TOKENIZER_TEXTS // len(urls)
+    texts = (text for url in urls for text in itertools.islice(conversation_texts(url), share))
     return train_tokenizer(texts, params.model.text.vocab_size)
 
 
+def open_data(
+    sources: Sequence[Source], processor: SrgptProcessor, recipe: TrainParams, seed: int
+) -> Mixture:
+    """Return the data of a stage."""
+    change = Augmentation(recipe.augment, seed) if recipe.augment.any else None
+    return Mixture(
+        [MixtureSource(s.url, s.scenes, s.weight, s.history) for s in sources],
+        processor,
+        change=change,
+        cache_mb=recipe.cache_mb,
+        window_mb=recipe.window_mb,
+    )
+
+
 class Session:
-    """One rank's model, data and reporting."""
+    """One rank's model, data and reporting, for one stage."""
 
     def __init__(
-        self,
-        params: Params,
-        source: str,
-        scenes: str,
-        folder: Path,
-        run_id: str,
-        rank: int,
-        world: int,
-        stop: Callable[[], bool] = lambda: False,
+        self, job: Job, params: Params, rank: int, world: int, stop: Callable[[], bool] = lambda: False
     ) -> None:
         transformers_logging.disable_progress_bar()
         transformers_logging.set_verbosity_error()
-        self.params, self.recipe, self.folder = params, params.train, folder
-        self.run_id, self.rank, self.world, self.stop = run_id, rank, world, stop
-        tokenizer = make_tokenizer(self.recipe, source)
-        self.processor: SrgptProcessor = build_processor(self.recipe.model, tokenizer)
-        self.dataset = ConversationDataset(source, scenes, self.processor)
-        self.model: SrgptForConditionalGeneration = build_model(self.recipe.model, tokenizer, params.seed)
-        if self.recipe.model.vision.pretrained is None and self.recipe.model.text.pretrained is None:
-            initialise(self.model, self._first_batch(), params.seed)
+        self.job, self.params, self.folder = job, params, Path(job.folder)
+        self.rank, self.world, self.stop = rank, world, stop
+        recipe = params.train.at(job.stage)
+        sources = [Source(**s) for s in job.sources]
+        self.model, self.processor = self._start(recipe, sources)
+        self.dataset = open_data(sources, self.processor, recipe, params.seed)
+        self.recipe = recipe.model_copy(
+            update={"steps": optimizer_steps(recipe, epoch_rows(sources), world), "epochs": None}
+        )
+        self._start_values()
+        choose(self.model, self.recipe)
+        prepare(self.model, self.recipe)
         self.sampler = PermutationSampler(
-            self.dataset.shard_rows,
+            self.dataset.streams,
             batch=self.recipe.batch_images,
             seed=params.seed,
             fingerprint=self.dataset.fingerprint,
             rank=rank,
             world=world,
         )
+
+    def _start(
+        self, recipe: TrainParams, sources: Sequence[Source]
+    ) -> tuple[SrgptForConditionalGeneration, SrgptProcessor]:
+        """Return the model that the stage starts from: the job's, with its own processor, or a new one."""
+        quantised = quantization(recipe.lora)
+        if self.job.init is not None:
+            return load_model(Path(self.job.init), quantization=quantised)
+        tokenizer = make_tokenizer(recipe, [s.url for s in sources])
+        model = build_model(recipe.model, tokenizer, self.params.seed, quantised)
+        return model, build_processor(recipe.model, tokenizer)
+
+    def _start_values(self) -> None:
+        """Set what the stage starts from anew: a small model from scratch, the depth connector, adapters."""
+        recipe, seed = self.recipe, self.params.seed
+        pretrained = recipe.model.vision.pretrained, recipe.model.text.pretrained
+        if self.job.init is None and pretrained == (None, None):
+            initialise(self.model, self._first_batch(), seed)
+        start_depth(self.model, recipe, seed)
+        if recipe.lora is not None:
+            add_adapters(self.model, recipe.lora, seed)
 
     def run(self) -> None:
         """Train, then write the model."""
@@ -126,36 +170,34 @@ class Session:
                 return
             given = samples.answers(self.model, self.processor, shown)
             if self.rank == 0:
-                samples.write_page(self.folder / PAGES, step, shown, given)
+                samples.write_page(self.folder / PAGES, self.job.first_step + step, shown, given)
                 delivery({}, step)
 
         return after
 
-    def _collator(self, rgb_share: float, blind_share: float) -> Collator:
+    def _collator(self, shares: Mapping[Inputs, float]) -> Collator:
         packer = Packer(
-            self.processor, key_weight=self.recipe.key_weight, max_length=self.recipe.model.text.max_length
+            self.processor,
+            key_weight=self.recipe.key_weight,
+            number_weight=self.recipe.number_weight,
+            max_length=self.recipe.model.text.max_length,
         )
-        return Collator(packer, seed=self.params.seed, rgb_share=rgb_share, blind_share=blind_share)
+        return Collator(packer, seed=self.params.seed, shares=shares)
 
     def _first_batch(self) -> Batch:
         """Return the dataset's first pictures, complete: the same on every rank."""
-        rows = range(min(INITIAL_IMAGES, self.dataset.shard_rows[0]))
-        return self._collator(0.0, 0.0)([self.dataset[(0, row)] for row in rows])
+        rows = range(min(INITIAL_IMAGES, len(self.dataset)))
+        return self._collator({})([self.dataset[(0, row)] for row in rows])
 
     def batches(self) -> Iterator[Batch]:
         """Yield this rank's batches from where the sampler stands, without end."""
-        collator = self._collator(self.recipe.rgb_share, self.recipe.blind_share)
-        workers = self.recipe.data_workers
-        loader: DataLoader[Any] = DataLoader(
-            self.dataset,  # type: ignore[arg-type]
-            batch_sampler=self.sampler,  # type: ignore[arg-type]
-            collate_fn=collator,
-            num_workers=workers,
-            # fsspec's event loop does not survive a fork
-            multiprocessing_context="forkserver" if workers else None,
-            persistent_workers=bool(workers),
-        )
-        yield from loader
+        collator = self._collator(self._shares)
+        return loader.batches(self.dataset, self.sampler, collator, workers=self.recipe.data_workers)
+
+    @property
+    def _shares(self) -> dict[Inputs, float]:
+        recipe = self.recipe
+        return {"blind": recipe.blind_share, "boxes": recipe.boxes_share, "rgb": recipe.rgb_share}
 
     @contextlib.contextmanager
     def _delivery(self) -> Iterator[Log]:
@@ -163,18 +205,22 @@ class Session:
         if self.rank != 0:
             yield lambda values, step: None
             return
-        run = Run(connect(self.params.tracking), self.run_id, "")
+        run = Run(connect(self.params.tracking), self.job.run_id, "")
         send_page = partial(run.log_artifact, to=PAGES)
         delivery = Delivery(run.log_metrics, send_page=send_page, pages=self.folder / PAGES)
+        several = len(self.params.train.stages) > 1
+        stage = {"train/stage": float(self.job.stage + 1)} if several else {}
         try:
-            yield delivery
+            yield lambda values, step: delivery({**values, **stage}, self.job.first_step + step)
         finally:
             delivery.close(self.folder / UNDELIVERED)
 
     def _progress(self) -> contextlib.AbstractContextManager[Callable[..., None]]:
         if self.rank != 0:
             return contextlib.nullcontext(lambda steps=1, note="": None)
-        return progress_bar("train", total=self.recipe.steps, unit="steps")
+        several = len(self.params.train.stages) > 1
+        title = f"train {self.recipe.stages[0].name}" if several else "train"
+        return progress_bar(title, total=self.recipe.steps, unit="steps")
 
     def _save(self, engine: Any, outcome: Outcome) -> None:
         """Gather the weights, which ZeRO-3 spreads over the ranks, and write the model folder from rank 0."""
@@ -185,26 +231,46 @@ class Session:
             if self.rank != 0:
                 return
             dtype = precision(self.recipe)
-            weights = {k: v.detach().to("cpu", dtype) for k, v in self.model.state_dict().items()}
-            weights = {k: v.contiguous() for k, v in weights.items()}
-            count = sum(p.numel() for p in parameters)
-        self.model.config.dtype = dtype
-        with write_errors(self.folder):
-            self.model.save_pretrained(self.folder, state_dict=weights)
-            self.processor.save_pretrained(self.folder)
-        data = {read_manifest(self.dataset.source).dataset: self.dataset.fingerprint}
-        lineage = Lineage.of(self.params, data, self.run_id)
+            weights = {k: v.detach().to("cpu", dtype) for k, v in merged_weights(self.model).items()}
+            with write_errors(self.folder):
+                if self.recipe.lora is not None:
+                    save_adapter(self.model, self.folder)
+                count = write_model(self.model, weights, dtype, self.folder)
+                self.processor.save_pretrained(self.folder)
+        lineage = Lineage.of(self.params, self.job.data, self.job.run_id)
         write_json(str(self.folder / "lineage.json"), vars(lineage))
-        write_json(str(self.folder / "training.json"), self._summary(outcome, count))
+        write_json(str(self.folder / SUMMARY), self._summary(outcome, count))
 
     def _summary(self, outcome: Outcome, parameters: int) -> dict[str, Any]:
+        trained = [p for p in self.model.parameters() if p.requires_grad]
         return {
             "steps": outcome.steps,
             "final_loss": outcome.loss,
             "seconds": round(outcome.seconds, 3),
             "resumed_at": outcome.resumed_at,
             "parameters": parameters,
+            "trained_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in trained),
             "dataset_fingerprint": self.dataset.fingerprint,
             "samples_seen": self.sampler.state.consumed,
+            "inputs": ["rgbd", *(name for name, share in self._shares.items() if share > 0)],
             "ranks": self.world,
         }
+
+
+def write_model(
+    model: SrgptForConditionalGeneration, weights: dict[str, Tensor], dtype: torch.dtype, folder: Path
+) -> int:
+    """Write a model folder of ``weights``; return how many parameters it has.
+
+    It is a plain model's, whatever adapters or 4-bit weights this one has.
+    """
+    config = cast(SrgptConfig, copy.deepcopy(model.config))
+    config.dtype = dtype
+    for part in (config, config.text_config):
+        if hasattr(part, "quantization_config"):
+            del part.quantization_config
+    with torch.device("meta"):
+        plain = SrgptForConditionalGeneration(config)
+    plain.generation_config = model.generation_config
+    plain.save_pretrained(folder, state_dict={k: v.contiguous() for k, v in weights.items()})
+    return sum(p.numel() for p in plain.parameters())

@@ -41,12 +41,12 @@ class Work:
         """Take the sizes of an :class:`~srgpt.model.modeling.SrgptForConditionalGeneration`."""
         config = model.config
         vision, text = config.vision_config, config.text_config
-        vision = getattr(vision, "vision_config", vision)
-        self.patches = (vision.image_size // vision.patch_size) ** 2
-        self.grid = config.grid**2
+        self.patches, self.image_tokens = config.grid**2, config.image_tokens
         head = model.get_output_embeddings()
         seen = any(p.requires_grad for p in model.vision_tower.parameters())
         self.tower = _part(model.vision_tower, seen, vision.hidden_size, vision.num_hidden_layers)
+        first, second = (m for m in model.region_extractor.modules() if isinstance(m, nn.ConvTranspose2d))
+        self.refinement = _part(first, seen).token + 4 * _part(second, True).token  # on four times the cells
         upstream = seen or any(p.requires_grad for p in model.region_extractor.parameters())
         self.projector = _part(model.mm_projector, upstream)
         upstream = upstream or any(p.requires_grad for p in model.mm_projector.parameters())
@@ -64,7 +64,8 @@ class Work:
             if name in batch:
                 images = len(batch[name])
                 total += images * (self.tower.token * self.patches + self.tower.pair * self.patches**2)
-        return total + len(batch.get("pixel_values", ())) * self.projector.token * self.grid
+        images = len(batch.get("pixel_values", ()))
+        return total + images * (self.refinement * self.patches + self.projector.token * self.image_tokens)
 
 
 def _part(module: nn.Module, upstream: bool, width: int = 0, layers: int = 0) -> Part:

@@ -34,13 +34,21 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Job:
-    """What the ranks need to know. ``folder`` is where checkpoints and the finished model go."""
+    """What the ranks need to know of one stage. ``folder`` is where checkpoints and the finished model go."""
 
     params: dict[str, Any]
-    source: str
-    scenes: str
+    stage: int
+    """Number of the stage, from 0."""
+    sources: list[dict[str, Any]]
+    """Tables of the mixture: ``url``, ``scenes`` and ``weight`` of each."""
+    data: dict[str, str]
+    """Fingerprints of what the whole training reads, for its lineage."""
     folder: str
     run_id: str
+    init: str | None = None
+    """The model folder to start from; None builds the model of ``params``."""
+    first_step: int = 0
+    """Steps of the stages before, to which this one's are added where they are reported."""
 
     def write(self, path: Path) -> None:
         """Write the job for the ranks to read."""
@@ -72,7 +80,7 @@ def run(path: Path) -> None:
         params = build(job.params)
         from srgpt.training.session import Session
 
-        Session(params, job.source, job.scenes, Path(job.folder), job.run_id, rank, world, stop).run()
+        Session(job, params, rank, world, stop).run()
 
 
 @contextlib.contextmanager

@@ -3,6 +3,10 @@
 import numpy as np
 import torch
 
+from srgpt.dataset.collator import model_inputs
+from srgpt.dataset.packing import FAMILIES
+from srgpt.model.modeling import PIXEL_INPUTS
+from srgpt.records import GROUP_OF, REASONING
 from tests.dataset.test_packing import TURNS, collator, sample
 from tests.model.tiny import make_tiny
 
@@ -36,7 +40,7 @@ def test_a_blind_batch_still_runs_every_branch():
     batch = collator(processor, blind=1.0)([sample(processor)])
     assert not torch.isin(batch["input_ids"], torch.tensor([3, 4, 5])).any()
     model.train()
-    model(**batch).loss.backward()
+    model(**model_inputs(batch)).loss.backward()
     idle = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert idle == []
     vision = [p.grad for n, p in model.named_parameters() if not n.startswith("llm") and p.grad is not None]
@@ -48,13 +52,37 @@ def test_regions_of_a_batch_are_their_own():
     model, processor = make_tiny()
     samples = [sample(processor, index=0), sample(processor, TURNS[:1], index=1)]
     one = collator(processor)
-    keys = ("pixel_values", "depth_values", "region_masks", "region_images")
-    keys = (*keys, "image_index", "mask_index", "depth_index")
 
     def features(batch):
-        embeds = model.embed(batch["input_ids"], **{k: batch[k] for k in keys})
+        embeds = model.embed(batch["input_ids"], **{k: batch[k] for k in PIXEL_INPUTS if k in batch})
         placed = torch.isin(batch["input_ids"], torch.tensor([3, 4, 5]))
         return embeds[placed]
 
     alone = torch.cat([features(one([s])) for s in samples])
     torch.testing.assert_close(features(one(samples)), alone, rtol=1e-4, atol=1e-5)
+
+
+def test_every_label_has_its_family_and_every_sample_its_key():
+    _, processor = make_tiny()
+    batch = collator(processor)([sample(processor, index=4), sample(processor, TURNS[1:2], index=9)])
+    assert batch["keys"] == [(0, 4), (0, 9)]
+    assert torch.equal(batch["families"] == -1, batch["labels"] == -100)
+    found = [FAMILIES[k] for k in batch["families"][0].tolist() if k != -1]
+    changes = [f for k, f in enumerate(found) if k == 0 or found[k - 1] != f]
+    assert changes == ["left_right", "width", "left_right", "width"]
+
+
+def test_every_category_has_a_family():
+    assert {*GROUP_OF.values(), *REASONING, "text"} == set(FAMILIES)
+    assert len(set(FAMILIES)) == len(FAMILIES)
+
+
+def test_a_sample_without_picture_is_blind_and_has_no_pixels():
+    _, processor = make_tiny()
+    whole = sample(processor)
+    bare = type(whole)(0, 1, None, whole.conversation)
+    one = collator(processor)
+    assert one.inputs_of(bare) == "blind"
+    batch = one([bare, whole])
+    assert len(batch["pixel_values"]) == 1
+    assert batch["image_index"].tolist() == [0]

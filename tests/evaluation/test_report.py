@@ -161,7 +161,11 @@ def test_chips_escape_everything_else() -> None:
 
 def test_depth_decides_the_inputs(tmp_path: Path) -> None:
     with_depth, without = write_tables(tmp_path / "a"), write_tables(tmp_path / "b", depth=False)
-    assert variants_of(trace(with_depth, "perceive")) == Variants(("rgbd", "rgb", "blind"))
-    found = variants_of(trace(without, "perceive"))
-    assert (found.main, found.controls) == ("rgb", ("blind",))
+    assert variants_of(trace(with_depth, "perceive"), "metric") == Variants(VARIANTS)
+    found = variants_of(trace(without, "perceive"), "metric")
+    assert (found.main, found.controls) == ("rgb", ("boxes", "blind"))
     assert "6 of 6 scenes have no depth" in found.note
+    assert variants_of(trace(with_depth, "perceive"), "none", ("rgbd", "rgb", "blind")).inputs == (
+        "rgb",
+        "blind",
+    )

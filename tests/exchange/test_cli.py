@@ -39,7 +39,10 @@ def test_data_comes_in_and_goes_out(tmp_path: Path) -> None:
         (["import", "--in", "r.json"], "give the folder of the pictures with --images, or --without-images"),
         (["import", "--in", "r.json", "--images", "i", "--without-images"], "and not both"),
         (["import", "--in", "absent.json", "--without-images"], "absent.json: not found"),
-        (["import", "--in", "r.json", "--without-images", "--format", "coco"], "allowed: osd, llava"),
+        (
+            ["import", "--in", "r.json", "--without-images", "--format", "coco"],
+            "allowed: osd, llava, captions",
+        ),
         (["publish", "--in", "absent", "--out", "out"], "absent: no manifest.json here"),
     ],
 )

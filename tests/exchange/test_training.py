@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from srgpt import storage
-from srgpt.dataset.collator import Collator
+from srgpt.dataset.collator import Collator, model_inputs
 from srgpt.dataset.packing import Packer
 from srgpt.dataset.reading import ConversationDataset
 from srgpt.evaluation.controls import variants_of
@@ -37,6 +37,18 @@ def import_llava(folder: Path, count: int = 8) -> str:
     return str(folder / "llava" / "conversations")
 
 
+def import_captions(folder: Path, count: int = 8) -> str:
+    images, _ = write_pictures(folder, [f"{i:04d}" for i in range(count)])
+    rows = [{"image": f"{i:04d}.jpg", "caption": f"Noise, number {i}."} for i in range(count)]
+    run(Source(write_rows(folder / "c.json", rows), "captions", "c", images), str(folder / "c"))
+    return str(folder / "c" / "conversations")
+
+
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return import_captions(tmp_path_factory.mktemp("captions"))
+
+
 @pytest.fixture(scope="module")
 def osd(tmp_path_factory: pytest.TempPathFactory) -> str:
     return import_osd(tmp_path_factory.mktemp("osd"))
@@ -48,7 +60,7 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["osd", "llava"])
+@pytest.mark.parametrize("name", ["osd", "llava", "captions"])
 def test_the_stage_trains_on_it(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     params = tiny_params(tmp_path, steps=3)
     summary = train.run(params, source=request.getfixturevalue(name), out=str(tmp_path / "model"))
@@ -57,31 +69,31 @@ def test_the_stage_trains_on_it(name: str, tmp_path: Path, request: pytest.Fixtu
 
 
 def test_regions_and_relative_depth_reach_the_model(osd: str) -> None:
-    model, processor = make_tiny(params=TINY.model_copy(update={"depth_encoding": "relative"}))
+    model, processor = make_tiny(params=TINY.model_copy(update={"depth": "relative"}))
     dataset = ConversationDataset(osd, storage.scenes_of(osd), processor)
     samples = [dataset[0, k] for k in range(4)]
     for sample in samples:
         assert sample.picture.depth is not None
         assert len(sample.picture.region_ids) == 2
-    batch = Collator(Packer(processor), seed=0, rgb_share=0.0, blind_share=0.0)(samples)
+    batch = Collator(Packer(processor), seed=0, shares={})(samples)
     assert len(batch["mask_index"]) == len(batch["depth_index"]) == 4 * 5
-    assert np.isfinite(float(model(**batch).loss))
+    assert np.isfinite(float(model(**model_inputs(batch)).loss))
 
 
 def test_a_model_that_sees_metres_is_not_shown_relative_depth(osd: str) -> None:
-    _, processor = make_tiny(params=TINY.model_copy(update={"depth_encoding": "metric"}))
-    assert ConversationDataset(osd, storage.scenes_of(osd), processor)[0, 0].picture.depth is None
-    assert variants_of(storage.scenes_of(osd)).main == "rgb"
-    assert variants_of(storage.scenes_of(osd), relative=True).main == "rgbd"
+    _, processor = make_tiny()
+    assert ConversationDataset(osd, storage.scenes_of(osd), processor)[0, 0].picture.has_depth is False
+    assert variants_of(storage.scenes_of(osd), "metric").main == "rgb"
+    assert variants_of(storage.scenes_of(osd), "relative").main == "rgbd"
 
 
 def test_conversations_without_regions_are_learnt_and_asked(llava: str) -> None:
     model, processor = make_tiny()
     dataset = ConversationDataset(llava, storage.scenes_of(llava), processor)
     samples = [dataset[0, k] for k in range(4)]
-    batch = Collator(Packer(processor), seed=0, rgb_share=0.0, blind_share=0.0)(samples)
+    batch = Collator(Packer(processor), seed=0, shares={})(samples)
     assert len(batch["mask_index"]) == 0
-    assert np.isfinite(float(model(**batch).loss))
+    assert np.isfinite(float(model(**model_inputs(batch)).loss))
     turns = samples[0].conversation.turns
     asked = processor.batch([Question(t.question, t.regions, samples[0].picture) for t in turns], "rgb")
     with torch.inference_mode():
@@ -95,5 +107,5 @@ def test_relative_depth_looks_like_the_metric_depth_that_it_comes_from() -> None
     relative = np.rint(1 + 65534 * (inverse - inverse.min()) / np.ptp(inverse)).astype(np.uint16)
     relative[0, 0] = 0
     metres[0, 0] = 0
-    found = encode_depth_image(without_scale(encode_png(relative)), "relative")
-    np.testing.assert_allclose(found, encode_depth_image(metres, "relative"), atol=1)
+    found = encode_depth_image(without_scale(encode_png(relative)))
+    np.testing.assert_allclose(found, encode_depth_image(metres), atol=1)

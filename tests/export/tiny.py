@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from srgpt.dataset.collator import Collator
+from srgpt.dataset.collator import Collator, model_inputs
 from srgpt.dataset.packing import Packer
 from srgpt.dataset.reading import ConversationDataset
 from srgpt.export import LINEAGE, PARITY
@@ -114,12 +114,12 @@ def write_checkpoint(folder: Path, steps: int = 0) -> Path:
     model, processor = make_tiny(params=MODEL)
     if steps:
         dataset = ConversationDataset(benchmark(), input_url(benchmark(), "perceived"), processor)
-        collator = Collator(Packer(processor), seed=0, rgb_share=0, blind_share=0)
+        collator = Collator(Packer(processor), seed=0, shares={})
         batch = collator([dataset[s, r] for s, rows in enumerate(dataset.shard_rows) for r in range(rows)])
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         for _ in range(steps):
             optimizer.zero_grad()
-            model(**batch).loss.backward()
+            model(**model_inputs(batch)).loss.backward()
             optimizer.step()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -10,7 +10,7 @@ from transformers import CLIPVisionConfig, GPT2Config, LlamaConfig, Qwen2Config,
 from srgpt.errors import InputError
 from srgpt.model import SrgptConfig, SrgptForConditionalGeneration, SrgptProcessor
 from srgpt.model.build import generation_config
-from srgpt.model.processing import Question
+from srgpt.model.processing import Question, View
 from srgpt.model.tokenizer import train_tokenizer
 from srgpt.model.vision import sincos_positions
 from tests.model.tiny import TEXTS, TINY, make_tiny, make_tiny_checkpoint
@@ -23,7 +23,7 @@ def picture(processor, seed=0, regions=(3, 5, 8)):
     rng = np.random.default_rng(seed)
     masks = {r: rng.random((30, 40)) > 0.7 for r in regions}
     rgb = rng.integers(0, 255, (30, 40, 3), dtype=np.uint8)
-    return processor.picture(rgb, rng.uniform(1, 9, (30, 40)), masks)
+    return processor.picture(View(rgb, masks, rng.uniform(1, 9, (30, 40))))
 
 
 def questions(processor):
@@ -132,7 +132,7 @@ def test_inputs_leave_out_what_they_say():
     model, processor = make_tiny()
     asked = questions(processor)
     rgb, blind = processor.batch(asked, "rgb"), processor.batch(asked, "blind")
-    assert "depth_values" not in rgb
+    assert "region_points" not in rgb
     assert not (rgb["input_ids"] == processor.depth_id).any()
     assert set(blind) == {"input_ids", "attention_mask"}
     assert not torch.isin(blind["input_ids"], torch.tensor([3, 4, 5])).any()
@@ -143,14 +143,25 @@ def test_inputs_leave_out_what_they_say():
     assert model(**blind).logits.isfinite().all()
 
 
-def test_depth_reaches_the_answer_through_depth_tokens_only():
-    model, processor = make_tiny()
+@pytest.mark.parametrize(("form", "name"), [("relative", "depth_values"), ("metric", "region_points")])
+def test_depth_reaches_the_answer_through_depth_tokens_only(form, name):
+    model, processor = make_tiny(params=TINY.model_copy(update={"depth": form}))
     batch = processor.batch(questions(processor)[:1])
-    other = {**batch, "depth_values": torch.randn_like(batch["depth_values"])}
+    other = {**batch, name: torch.randn_like(batch[name])}
     assert not torch.allclose(model(**batch).logits[:, -1], model(**other).logits[:, -1])
     rgb = processor.batch(questions(processor)[:1], "rgb")
-    with_depth = model(**rgb, depth_values=batch["depth_values"]).logits
+    assert name not in rgb
+    with_depth = model(**rgb, **{name: batch[name]}).logits
     torch.testing.assert_close(with_depth, model(**rgb).logits)
+
+
+def test_a_model_without_depth_is_asked_without():
+    model, processor = make_tiny(params=TINY.model_copy(update={"depth": "none"}))
+    asked = questions(processor)
+    assert not any(q.picture.has_depth for q in asked)
+    assert model(**processor.batch(asked, "rgb")).logits.isfinite().all()
+    with pytest.raises(InputError, match="placeholder"):
+        model(**processor.batch(asked, "rgbd"))
 
 
 @pytest.mark.parametrize("name", ["mask_index", "depth_index", "image_index"])
@@ -180,7 +191,7 @@ def test_checkpoint_round_trip(tmp_path):
     for name, value in model.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
     assert vars(again.template) == vars(processor.template)
-    assert again.depth_encoding == processor.depth_encoding
+    assert again.depth == processor.depth
     ours, theirs = processor.batch(questions(processor)), again.batch(questions(again))
     assert all(torch.equal(ours[k], theirs[k]) for k in ours)
     assert loaded.config.grid == model.config.grid == 4
@@ -218,7 +229,7 @@ def test_positions_from_scratch_are_fixed_sine_cosine():
 
 
 def test_towers_export_with_dynamic_images_and_regions():
-    model, processor = make_tiny()
+    model, processor = make_tiny(params=TINY.model_copy(update={"depth": "relative"}))
     batch = processor.batch(questions(processor))
     names = ("pixel_values", "depth_values", "region_masks", "region_images")
 

@@ -4,26 +4,71 @@ import numpy as np
 import pytest
 
 from srgpt.errors import InputError
-from srgpt.model.pixels import box_mask, encode_depth_image, make_picture, normalise, squash_mask
+from srgpt.geometry.camera import Camera
+from srgpt.model.pixels import (
+    POINTS,
+    box_mask,
+    encode_depth_image,
+    make_picture,
+    normalise,
+    point_mask,
+    region_points,
+    scribble_mask,
+    squash_mask,
+)
 
 
 def test_relative_depth_is_min_max_inverse_depth():
     depth = np.array([[1.0, 2.0], [4.0, 0.0]])
     # inverse 1, 0.5, 0.25: (0.5 - 0.25) / 0.75 * 255 = 85
-    assert encode_depth_image(depth, "relative").tolist() == [[255, 85], [0, 0]]
+    assert encode_depth_image(depth).tolist() == [[255, 85], [0, 0]]
 
 
-def test_metric_depth_is_a_fixed_logarithmic_scale():
-    depth = np.array([[0.2, 80.0, 4.0, 0.0, np.nan, 500.0, 0.01]])
-    # log(80 / 4) / log(80 / 0.2) = 1/2: the middle of 1..255
-    assert encode_depth_image(depth, "metric").tolist() == [[255, 1, 128, 0, 0, 1, 255]]
-
-
-@pytest.mark.parametrize("encoding", ["relative", "metric"])
-def test_constant_and_missing_depth_do_not_divide_by_zero(encoding):
+def test_constant_and_missing_depth_do_not_divide_by_zero():
     with np.errstate(all="raise"):
-        assert len(np.unique(encode_depth_image(np.full((3, 3), 2.0), encoding))) == 1
-        assert encode_depth_image(np.zeros((2, 2)), encoding).tolist() == [[0, 0], [0, 0]]
+        assert len(np.unique(encode_depth_image(np.full((3, 3), 2.0)))) == 1
+        assert encode_depth_image(np.zeros((2, 2))).tolist() == [[0, 0], [0, 0]]
+
+
+def test_points_of_a_region_lie_where_the_camera_sees_them():
+    # focal length 10, principal point (1, 1): pixel (u, v) at depth z is ((u - 1) z / 10, (v - 1) z / 10, z)
+    depth = np.array([[0.0, 2.0, 4.0], [5.0, np.nan, 5.0]])
+    mask = np.array([[True, True, True], [False, True, False]])
+    points = region_points(depth, mask, Camera((10, 10, 1, 1)))
+    assert points.shape == (POINTS, 3)
+    assert points.dtype == np.float32
+    found = np.unique(points, axis=0)
+    np.testing.assert_allclose(found, [[0, -0.2, 2], [0.4, -0.4, 4]], atol=1e-6)
+
+
+def test_points_of_a_region_stand_upright():
+    """A camera that looks down by 30 degrees sees a wall's foot below its head, not nearer."""
+    down = (0.0, np.cos(np.radians(30)), np.sin(np.radians(30)))
+    points = region_points(np.full((1, 1), 2.0), np.ones((1, 1), bool), Camera((10, 10, 0, 0), down))
+    np.testing.assert_allclose(
+        points[0], [0, 2 * np.sin(np.radians(30)), 2 * np.cos(np.radians(30))], atol=1e-6
+    )
+
+
+def test_a_region_without_readings_has_no_points():
+    assert not region_points(np.zeros((4, 4)), np.ones((4, 4), bool), Camera.of(4, 4)).any()
+
+
+def test_a_point_and_a_scribble_are_strokes():
+    point = point_mask((50, 20), 100, 100)
+    assert point[20, 50]
+    assert 5 <= point.sum() <= 13  # a disc of radius 1.5
+    stroke = scribble_mask([(10, 10), (10, 60), (90, 60)], 100, 100)
+    assert stroke[10:61, 10].all()
+    assert stroke[60, 10:91].all()
+    assert stroke.sum() < 600
+    assert point_mask((0, 0), 3000, 4).any()
+    assert point_mask((3.4, 2.4), 4, 3)[2, 3]
+
+
+def test_a_stroke_outside_of_the_picture_is_refused():
+    with pytest.raises(InputError, match="lies in the image of 8 x 6"):
+        scribble_mask([(-3, 2), (9, 9)], 8, 6)
 
 
 def test_normalise_maps_bytes_to_plus_minus_one():
@@ -60,7 +105,7 @@ def test_picture_squashes_without_keeping_the_aspect_ratio():
     rgb[:, 20:] = 200
     mask = np.zeros((20, 40), bool)
     mask[:10] = True
-    picture = make_picture(rgb, np.full((20, 40), 2.0), {4: mask}, size=8, encoding="metric")
+    picture = make_picture(rgb, np.full((20, 40), 2.0), {4: mask}, size=8, form="relative")
     assert picture.rgb.shape == (8, 8, 3)
     assert (picture.rgb[:, 0] == 0).all()
     assert (picture.rgb[:, 7] >= 199).all()
@@ -70,4 +115,4 @@ def test_picture_squashes_without_keeping_the_aspect_ratio():
 
 def test_sizes_that_differ_are_an_error():
     with pytest.raises(InputError, match="depth"):
-        make_picture(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5)), {}, size=4, encoding="metric")
+        make_picture(np.zeros((4, 4, 3), np.uint8), np.zeros((4, 5)), {}, size=4, form="metric")

@@ -7,31 +7,27 @@ from transformers import PreTrainedTokenizerFast
 
 from srgpt.errors import InputError
 from srgpt.model.processing import SrgptProcessor, cut_template
-from srgpt.model.prompts import PromptTemplate, region_mentions, region_text
-from srgpt.model.tokenizer import PLAIN_TEMPLATE, train_tokenizer
+from srgpt.model.prompts import PromptTemplate, region_marks, region_mentions, region_text
+from srgpt.model.tokenizer import train_tokenizer
 from tests.model.tiny import TEXTS, make_tiny
-
-LLAMA_3 = (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
-    "{{ m['content'] }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
 
 
 def test_regions_become_what_the_inputs_allow():
     question = "Is <region0> left of <region1>, or is <region0> right?"
-    assert region_text(question, 2, "rgbd", ()) == (
+    assert region_text(question, region_marks("rgbd", 2), ()) == (
         "Is <mask> <depth> left of <mask> <depth>, or is <mask> <depth> right?"
     )
-    assert region_text(question, 2, "rgb", ()) == "Is <mask> left of <mask>, or is <mask> right?"
+    assert (
+        region_text(question, region_marks("rgb", 2), ()) == "Is <mask> left of <mask>, or is <mask> right?"
+    )
     blind = "Is Region [0] left of Region [1], or is Region [0] right?"
-    assert region_text(question, 2, "blind", ()) == blind
+    assert region_text(question, region_marks("blind", 2), ()) == blind
     assert region_mentions(question) == [0, 1, 0]
 
 
 def test_a_mention_without_region_is_an_error():
     with pytest.raises(InputError, match="<region1>"):
-        region_text("Is <region1> here?", 1, "rgb", ())
+        region_text("Is <region1> here?", region_marks("rgb", 1), ())
 
 
 @pytest.mark.parametrize("token", ["<image>", "<mask>", "<depth>", "<eos>", "<assistant>", "<pad>"])
@@ -43,34 +39,19 @@ def test_a_question_cannot_smuggle_in_special_tokens(token):
 
 def test_our_own_prompt():
     _, processor = make_tiny()
-    template = PromptTemplate("<bos><user>", "\n", "<assistant>", 4)
+    template = PromptTemplate(
+        "<bos><user>", "\n", "<assistant>", 4, end="<eos>", break_="<eos>", again="<user>"
+    )
     assert processor.template == template
     decode = processor.tokenizer.decode
-    assert decode(processor.prefix_ids("rgbd")) == "<bos><user><image><image><image><image>\n"
-    assert decode(processor.prefix_ids("blind")) == "<bos><user>"
+    assert decode(processor.prefix_ids("rgbd")) == "<bos><user><image><image><image><image>"
     assert decode(processor.turn_ids("How wide is <region0>?", 1, "rgbd")) == (
-        "How wide is<mask><depth>?<assistant>"
+        "\nHow wide is<mask><depth>?<assistant>"
     )
-
-
-def test_llama_3_prompt_bytes():
-    tokenizer = train_tokenizer(TEXTS, 320)
-    tokenizer.chat_template = LLAMA_3
-    template = cut_template(tokenizer, 2)
-    prompt = template.prefix("rgbd") + template.turn("How wide is <region0>?", 1, "rgbd", ())
-    assert prompt == (
-        "<bos><|start_header_id|>user<|end_header_id|>\n\n<image><image>\n"
-        "How wide is <mask> <depth>?<|eot_id|>"
-        "<|start_header_id|>assistant<|end_header_id|>\n\n"
+    assert processor.prefix_ids("blind") == []
+    assert decode(processor.turn_ids("How wide is <region0>?", 1, "blind")) == (
+        "<bos><user>How wide is Region [0]?<assistant>"
     )
-
-
-def test_plain_template_for_models_that_know_no_chat():
-    tokenizer = train_tokenizer(TEXTS, 320)
-    tokenizer.chat_template = PLAIN_TEMPLATE
-    template = cut_template(tokenizer, 1)
-    prompt = template.prefix("rgb") + template.turn("Hm?", 0, "rgb", ())
-    assert prompt == "<bos>USER: <image>\nHm?\nASSISTANT:"
 
 
 def test_a_template_that_changes_messages_is_refused():

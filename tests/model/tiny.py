@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from srgpt.model.attention import PACKED
 from srgpt.model.build import build_model, build_processor
 from srgpt.model.modeling import SrgptForConditionalGeneration
 from srgpt.model.processing import SrgptProcessor
@@ -29,7 +30,9 @@ def make_tiny(
 ) -> tuple[SrgptForConditionalGeneration, SrgptProcessor]:
     """Return a random model (in eval mode) and its processor."""
     tokenizer = train_tokenizer(TEXTS, params.text.vocab_size)
-    return build_model(params, tokenizer, seed).eval(), build_processor(params, tokenizer)
+    model = build_model(params, tokenizer, seed).eval()
+    model.llm.set_attn_implementation(PACKED)  # for batches of the collator; all else is computed as ever
+    return model, build_processor(params, tokenizer)
 
 
 def make_tiny_checkpoint(path: str | Path, seed: int = 0) -> Path:

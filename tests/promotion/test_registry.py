@@ -14,8 +14,8 @@ from srgpt.serving.protocol import Request
 from tests.export import tiny
 from tests.promotion.conftest import write_evaluation, write_predictions
 
-WITH_DEPTH = SmokeQuestion(Request(b"i", "q", (), b"d"), "width_data", "export says", "c0", 1)
-WITHOUT = SmokeQuestion(Request(b"i", "q"), "width_data", "export says", "c1", 0)
+WITH_DEPTH = SmokeQuestion(Request(b"i", "q", (), b"d"), "width_data", "export says", "c0", 1, "rgbd")
+WITHOUT = SmokeQuestion(Request(b"i", "q"), "width_data", "export says", "c1", 0, "rgb")
 ANSWERS: list[tuple[str, int, str, Inputs]] = [
     ("c0", 1, "evaluated with depth", "rgbd"),
     ("c0", 1, "evaluated blind", "blind"),

@@ -51,8 +51,8 @@ def test_regions_in_every_form(area: Any, expected: AskedArea, monkeypatch: pyte
         ({"counts": "8"}, r"regions\[0\]: a compressed mask"),
         ({"size": 4, "counts": b"\xff"}, r"regions\[0\]: a compressed mask"),
         ({"rle": 3}, r"regions\[0\]: a compressed mask"),
-        ({"mask": 3}, r"regions\[0\]: a box or a mask"),
-        (AskedArea(), r"regions\[0\]: a box or a mask"),
+        ({"mask": 3}, r"regions\[0\]: a mask, box, point or scribble"),
+        (AskedArea(), r"regions\[0\]: a mask, box, point or scribble"),
     ],
 )
 def test_a_wrong_region_is_a_request_error(area: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -103,7 +103,7 @@ def test_an_image_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch)
     assert len(same) > 1
     engine.answer([*same, *same])
     engine.ask(same[0])
-    assert sizes == [2]  # the RGB and the depth image, together
+    assert sizes == [1]
 
 
 @pytest.mark.parametrize(

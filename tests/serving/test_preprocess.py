@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from srgpt.model.processing import FILE, Question, SrgptProcessor
+from srgpt.model.prompts import region_marks
 from srgpt.records import encode_depth, encode_png, encode_rle
 from srgpt.serving.preprocess import Preprocessor, decode_mask
-from srgpt.serving.protocol import AskedArea, Request, RequestError
+from srgpt.serving.protocol import AskedArea, AskedCamera, Request, RequestError
 from tests.export import tiny
 
 
@@ -34,19 +35,47 @@ def test_equal_to_the_processor(number: int, processor: SrgptProcessor, preproce
     conversation = tiny.conversation(scene)
     areas = {r.id: AskedArea(r.bbox, r.rle) for r in conversation.regions}
     for turn in conversation.turns:
-        request = Request(scene.image, turn.question, tuple(areas[i] for i in turn.regions), scene.depth)
+        camera = AskedCamera(scene.intrinsics, scene.gravity)
+        regions = tuple(areas[i] for i in turn.regions)
+        request = Request(scene.image, turn.question, regions, scene.depth, camera)
         ours = preprocessor.prepare(request)
         theirs = processor.picture_of(scene, conversation)
-        np.testing.assert_array_equal(ours.rgb, theirs.rgb)
-        assert (ours.depth is None) == (theirs.depth is None)
-        if theirs.depth is not None:
-            np.testing.assert_array_equal(ours.depth, theirs.depth)
+        np.testing.assert_array_equal(ours.picture.rgb, theirs.rgb)
+        assert (ours.picture.points is None) == (theirs.points is None) == (scene.depth is None)
         inputs = "rgb" if scene.depth is None else "rgbd"
         mentions = processor.mentions([Question(turn.question, turn.regions, theirs)], inputs)
-        np.testing.assert_array_equal(ours.masks[list(ours.mentions)], theirs.masks[mentions.masks])
+        order = list(ours.mentions)
+        np.testing.assert_array_equal(ours.picture.masks[order], theirs.masks[mentions.masks])
+        if theirs.points is not None and ours.picture.points is not None:
+            np.testing.assert_array_equal(ours.picture.points[order], theirs.points[mentions.masks])
         assert ours.turn == processor.template.turn(
-            turn.question, len(turn.regions), inputs, preprocessor.reserved
+            turn.question, inputs, region_marks(inputs, len(turn.regions)), preprocessor.reserved
         )
+
+
+def test_a_point_or_a_scribble_is_a_region(preprocessor: Preprocessor) -> None:
+    scene = tiny.scenes()[0]
+    areas = (AskedArea(point=(20, 20)), AskedArea(scribble=((5, 5), (30, 5))))
+    prepared = preprocessor.prepare(Request(scene.image, "Is <region0> above <region1>?", areas))
+    assert prepared.picture.masks.shape[0] == 2
+    assert prepared.picture.masks.any((1, 2)).all()
+    with pytest.raises(RequestError, match=r"regions\[0\]: no point of .* lies in the image of 56 x 40"):
+        preprocessor.prepare(Request(scene.image, "Is <region0> big?", (AskedArea(point=(90, 3)),)))
+
+
+def test_the_camera_turns_depth_into_points(preprocessor: Preprocessor) -> None:
+    depth = encode_depth(np.full((40, 56), 2.0))
+    box = (AskedArea((0.0, 0.0, 56.0, 40.0)),)
+    image = tiny.scenes()[0].image
+
+    def extent(camera: AskedCamera) -> float:
+        prepared = preprocessor.prepare(Request(image, "How wide is <region0>?", box, depth, camera))
+        assert prepared.picture.points is not None
+        return float(np.ptp(prepared.picture.points[0, :, 0]))
+
+    # at 2 m, 56 pixels seen with a focal length of 56 span 2 m less a pixel; twice the focal length, half of that
+    assert extent(AskedCamera((56, 56, 27.5, 19.5))) == pytest.approx(2 * 55 / 56, rel=0.05)
+    assert extent(AskedCamera((112, 112, 27.5, 19.5))) == pytest.approx(55 / 56, rel=0.05)
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.randoms(use_true_random=False))

@@ -15,6 +15,7 @@ from srgpt.serving.protocol import (
     MAX_IMAGE_BYTES,
     Answer,
     AskedArea,
+    AskedCamera,
     Request,
     RequestError,
     decode_answer,
@@ -25,7 +26,15 @@ from srgpt.serving.protocol import (
 )
 
 GOOD = Request(
-    b"\x89PNG", "Is <region0> big?", (AskedArea((1.0, 2.0, 3.5, 4.0), {"size": [4, 6], "counts": "8"}),), b"d"
+    b"\x89PNG",
+    "Is <region0> big?",
+    (
+        AskedArea((1.0, 2.0, 3.5, 4.0), {"size": [4, 6], "counts": "8"}),
+        AskedArea(point=(1.5, 2.0)),
+        AskedArea(scribble=((1.0, 2.0), (3.0, 4.0))),
+    ),
+    b"d",
+    AskedCamera((50.0, 50.0, 2.5, 1.5), (0.0, 1.0, 0.0)),
 )
 
 
@@ -47,7 +56,7 @@ def test_an_answer_survives_the_wire() -> None:
         ("question", b"", "question: empty"),
         ("question", b"\xff\xfe", "question: not UTF-8"),
         ("question", b"a" * 5000, "question: 5000 characters"),
-        ("question", b"Is <region3> big?", r"names <region3>, but 1 region\(s\) were given"),
+        ("question", b"Is <region3> big?", r"names <region3>, but 3 region\(s\) were given"),
         ("regions", b"{", "regions: not JSON"),
         ("regions", b"{}", "a JSON list was expected"),
         ("regions", b"[" * 100_000, "regions: not JSON"),
@@ -61,6 +70,15 @@ def test_an_answer_survives_the_wire() -> None:
         ("regions", b'[{"box": [5, 2, 3, 4]}]', r"regions\[0\]\.box: .* is empty"),
         ("regions", b'[{"rle": {"size": [4, 6]}}]', r"regions\[0\]\.rle"),
         ("regions", b'[{"rle": {"size": [4, -6], "counts": "8"}}]', r"regions\[0\]\.rle"),
+        ("regions", b'[{"point": [1]}]', r"regions\[0\]: a point is two finite numbers"),
+        ("regions", b'[{"scribble": []}]', r"regions\[0\]\.scribble: a list of 1 to 1000 points"),
+        ("regions", b'[{"scribble": [3]}]', r"regions\[0\]: a point is two finite numbers"),
+        ("camera", b"{", "camera: not JSON"),
+        ("camera", b'{"fov": 60}', 'camera: an object with "intrinsics"'),
+        ("camera", b'{"intrinsics": [1, 2, 3]}', "camera.intrinsics: fx, fy, cx, cy, 4 finite numbers"),
+        ("camera", b'{"intrinsics": [-1, 2, 3, 4]}', "fx, fy above 0"),
+        ("camera", b'{"gravity": [0, 0, 0]}', "gravity is the zero vector"),
+        ("camera", b'{"gravity": [0, 0, 1]}', "straight along gravity"),
     ],
 )
 def test_what_is_wrong_is_said(field: str, value: bytes, message: str) -> None:
@@ -76,12 +94,11 @@ def test_a_missing_field_is_named(field: str) -> None:
         decode_request(fields)
 
 
+WORDS = ("box", "rle", "size", "counts", "point", "scribble", "intrinsics", "gravity")
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
-    lambda inner: (
-        st.lists(inner, max_size=5)
-        | st.dictionaries(st.sampled_from(["box", "rle", "size", "counts"]), inner)
-    ),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.sampled_from(WORDS), inner),
     max_leaves=12,
 )
 
@@ -89,6 +106,7 @@ json_values = st.recursive(
 @given(
     image=st.binary(max_size=8),
     depth=st.binary(max_size=8),
+    camera=st.binary(max_size=40) | json_values.map(lambda v: json.dumps(v).encode()),
     regions=st.binary(max_size=40) | json_values.map(lambda v: json.dumps(v).encode()),
     question=st.binary(max_size=40) | st.text(max_size=40).map(str.encode),
 )

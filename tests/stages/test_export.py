@@ -159,7 +159,7 @@ def test_logit_error_by_hand() -> None:
 
 def test_parity_bounds() -> None:
     def judged(error: float, answer: str, agreement: float = 1.0) -> Parity:
-        rows = (Compared("q", "c", 0.0, "a", "a"), Compared("q", "c", error, "a", answer))
+        rows = (Compared("q", "c", "rgb", 0.0, "a", "a"), Compared("q", "c", "rgb", error, "a", answer))
         return Parity(rows, 1e-3, agreement)
 
     assert judged(1e-3, "a").passed

@@ -30,7 +30,13 @@ def attempt(folder: Path, source: str, log: Path) -> None:
     from srgpt.training.metrics import Reporter
     from srgpt.training.session import Session
 
-    params = tiny_params(folder, steps=STEPS, checkpoint_steps=1, vision_rate=0.5, weight_decay=0.1)
+    params = tiny_params(
+        folder,
+        steps=STEPS,
+        checkpoint_steps=1,
+        rates={"vision_tower": 0.5, "region_extractor": 0.5},
+        weight_decay=0.1,
+    )
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ.update({**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())})
     with _process_group(1), log.open("a", buffering=1) as file:

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 ZERO = (0, 1, 2, 3)
 KILLS = 20
 
-HALF = {"vision_rate": 0.5, "weight_decay": 0.1}
+HALF = {"rates": {"vision_tower": 0.5, "region_extractor": 0.5}, "weight_decay": 0.1}
 """Groups of parameters that differ in more than their names."""
 
 

@@ -16,9 +16,11 @@ from safetensors.torch import load_file
 from srgpt.errors import InputError, SrgptError
 from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
 from srgpt.stages.train import run, state_file
-from srgpt.storage import work_url
+from srgpt.storage import read_manifest, work_url
 from srgpt.tracking import connect
 from tests.training.data import tiny_params, write_dataset
+
+STAGE = "1-instruct"
 
 
 @pytest.fixture(scope="module")
@@ -51,12 +53,13 @@ def test_a_model_folder_with_its_lineage(tmp_path, source):
     names = {p.name for p in model.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "processor_config.json"} <= names
     assert {"lineage.json", "training.json"} <= names
-    assert not {"checkpoints", "job.json", "state.json"} & names
+    assert not {"checkpoints", "job.json", "state.json", STAGE} & names
     assert json.loads((model / "training.json").read_text()) == summary
     assert (summary["steps"], summary["samples_seen"], summary["resumed_at"]) == (6, 24, 0)
     lineage = json.loads((model / "lineage.json").read_text())
     assert set(lineage) == {"commit", "profile", "params_hash", "data", "run_id"}
-    assert lineage["data"] == {"train": summary["dataset_fingerprint"]}
+    assert lineage["data"] == {"train": read_manifest(source).fingerprint}
+    assert len(summary["dataset_fingerprint"]) == 64
     SrgptForConditionalGeneration.from_pretrained(model)
     SrgptProcessor.from_pretrained(model)
 
@@ -94,7 +97,7 @@ def test_killed_and_started_again_ends_with_the_same_loss(tmp_path, source, root
     process = subprocess.Popen(
         [sys.executable, "-c", KILLED, str(tmp_path), source], env=env, start_new_session=True
     )
-    pointer = Path(work_url(str(tmp_path / "model"))) / "checkpoints" / "latest.json"
+    pointer = Path(work_url(str(tmp_path / "model"))) / STAGE / "checkpoints" / "latest.json"
     deadline = time.monotonic() + 200
     while not pointer.exists():
         assert process.poll() is None
@@ -102,8 +105,8 @@ def test_killed_and_started_again_ends_with_the_same_loss(tmp_path, source, root
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    state = json.loads(state_file(pointer.parent.parent).read_text())
-    _wait_for_ranks_to_end(pointer.parent.parent)
+    state = json.loads(state_file(pointer.parents[2]).read_text())
+    _wait_for_ranks_to_end(pointer.parents[1])
     resumed = train(tmp_path, source, "model", steps=40)
     assert 0 < resumed["resumed_at"] < 40
     assert resumed["final_loss"] == whole["final_loss"]
@@ -133,8 +136,8 @@ def _reads(command: Path, job: bytes) -> bool:
 
 def test_other_parameters_do_not_resume(tmp_path, source):
     work = Path(work_url(str(tmp_path / "model")))
-    (work / "checkpoints").mkdir(parents=True)
-    (work / "checkpoints" / "latest.json").write_text("{}")
+    (work / STAGE / "checkpoints").mkdir(parents=True)
+    (work / STAGE / "checkpoints" / "latest.json").write_text("{}")
     state_file(work).write_text('{"identity": "other", "run_id": "x"}')
     assert train(tmp_path, source, steps=2)["resumed_at"] == 0
 

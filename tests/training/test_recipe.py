@@ -38,7 +38,7 @@ def test_groups_hold_every_trained_parameter_once():
 
 def test_the_vision_side_has_a_rate_of_its_own():
     model, _ = make_tiny()
-    groups = parameter_groups(model, TrainParams(vision_rate=0.25))
+    groups = parameter_groups(model, TrainParams(rates={"vision_tower": 0.25, "region_extractor": 0.25}))
     rates = {id(p): g["rate"] for g in groups for p in g["params"]}
     assert rates[id(model.vision_tower.embeddings.patch_embedding.weight)] == 0.25
     assert rates[id(model.region_extractor.depth_projector.bias)] == 0.25

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 
 from srgpt import storage
-from srgpt.errors import SrgptError
+from srgpt.errors import InputError, SrgptError
 from srgpt.params import Params, TrainParams
 from srgpt.stages import train
 from srgpt.storage import outputs, work_url
@@ -22,6 +22,12 @@ from srgpt.training.delivery import UNDELIVERED
 from srgpt.training.launch import Node
 from srgpt.training.worker import Job
 from tests.training.data import tiny_params, write_dataset
+
+STAGE = "1-instruct"
+STAGES = [
+    {"name": "align", "trainable": ["mm_projector"], "learning_rate": 1e-2},
+    {"name": "instruct", "epochs": 2},
+]
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +63,8 @@ class Launches:
         self.jobs: list[Job] = []
         self.stop: BaseException | None = None
         self.resumed: list[bool] = []
+        self.undelivered: list[object] = []
+        self.stop_at = 0
 
     def __call__(self, job: Job, params: TrainParams, path: Path, node: Node) -> None:
         self.jobs.append(job)
@@ -65,12 +73,16 @@ class Launches:
         self.resumed.append((folder / "checkpoints" / "latest.json").exists())
         (folder / "checkpoints").mkdir(exist_ok=True)
         (folder / "checkpoints" / "latest.json").write_text("{}")
-        if self.stop is not None:
+        if self.undelivered:
+            (folder / UNDELIVERED).write_text(json.dumps(self.undelivered))
+        if self.stop is not None and job.stage >= self.stop_at:
             raise self.stop
-        (folder / "model.safetensors").write_bytes(b"weights")
+        (folder / "model.safetensors").write_bytes(b"weights" if job.stage == 0 else b"later weights")
+        (folder / "adapter").mkdir()
         lineage = {"commit": "0123456789ab", "params_hash": "feedbeef", "run_id": job.run_id}
         (folder / "lineage.json").write_text(json.dumps(lineage))
-        (folder / "training.json").write_text(json.dumps({"steps": 6}))
+        summary = {"steps": 6 + job.stage, "seconds": 2.0, "final_loss": 1.0 / (job.stage + 1)}
+        (folder / "training.json").write_text(json.dumps(summary))
 
 
 @pytest.fixture
@@ -105,7 +117,7 @@ def test_a_failed_publication_does_not_train_again(
     with pytest.raises(SrgptError, match="not now"):
         train.run(make_params(), source=source, out=str(tmp_path / "model"))
     assert not (tmp_path / "model").exists()
-    assert train.run(make_params(), source=source, out=str(tmp_path / "model")) == {"steps": 6}
+    assert train.run(make_params(), source=source, out=str(tmp_path / "model"))["steps"] == 6
     assert len(launches.jobs) == 1
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == b"weights"
     assert beside(tmp_path) == set()
@@ -198,17 +210,15 @@ def test_work_of_other_parameters_is_set_aside_aloud(
             train.run(make_params(learning_rate=rate), source=source, out=str(tmp_path / "model"))
     assert launches.resumed == [False, False, False]
     aside = tmp_path / ".model.work.earlier"
-    assert json.loads((aside / "job.json").read_text())["params"]["train"]["learning_rate"] == 2e-3
-    assert (aside / "checkpoints" / "latest.json").exists()
+    assert json.loads((aside / STAGE / "job.json").read_text())["params"]["train"]["learning_rate"] == 2e-3
+    assert (aside / STAGE / "checkpoints" / "latest.json").exists()
     assert f"was moved to {aside}" in caplog.text
 
 
 def test_what_could_not_be_delivered_is_logged_in_the_end(
     tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
 ) -> None:
-    work = Path(work_url(str(tmp_path / "model")))
-    work.mkdir()
-    (work / UNDELIVERED).write_text(json.dumps([[2, {"train/loss": 1.5}], [4, {"train/loss": 0.5}]]))
+    launches.undelivered = [[2, {"train/loss": 1.5}], [4, {"train/loss": 0.5}]]
     train.run(make_params(), source=source, out=str(tmp_path / "model"))
     history = connect(make_params().tracking).get_metric_history(launches.jobs[0].run_id, "train/loss")
     assert {m.step: m.value for m in history} == {2: 1.5, 4: 0.5}
@@ -242,6 +252,72 @@ def test_the_lineage_names_the_dataset_that_was_read(
     tags = connect(params.tracking).get_run(launches.jobs[0].run_id).data.tags
     assert "srgpt.data.train" in tags
     assert "srgpt.data.bench" not in tags
+
+
+# Several stages ---------------------------------------------------------------------------------------------
+
+
+def test_stages_start_from_each_other_and_the_last_one_is_published(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    params = make_params(stages=STAGES)
+    summary = train.run(params, source=source, out=str(tmp_path / "model"))
+    first, second = launches.jobs
+    assert (first.init, first.first_step, first.stage) == (None, 0, 0)
+    assert (second.init, second.first_step, second.stage) == (first.folder, 6, 1)
+    assert [Path(job.folder).name for job in launches.jobs] == ["1-align", "2-instruct"]
+    assert first.run_id == second.run_id
+    names = {p.name for p in (tmp_path / "model").iterdir()}
+    assert names == {"model.safetensors", "adapter", "lineage.json", "training.json"}
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == b"later weights"
+    assert (summary["steps"], summary["seconds"], summary["final_loss"]) == (13, 4.0, 0.5)
+    assert [(s["name"], s["steps"]) for s in summary["stages"]] == [("align", 6), ("instruct", 7)]
+    data = connect(params.tracking).get_run(first.run_id).data
+    assert data.tags["srgpt.train.stages"] == "align, instruct"
+    assert data.params["train.align.learning_rate"] == "0.01"
+    assert "train.instruct.learning_rate" not in data.params
+
+
+def test_finished_stages_are_not_trained_again(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    launches.stop, launches.stop_at = KeyboardInterrupt(), 1
+    with pytest.raises(KeyboardInterrupt):
+        train.run(make_params(stages=STAGES), source=source, out=str(tmp_path / "model"))
+    launches.stop = None
+    summary = train.run(make_params(stages=STAGES), source=source, out=str(tmp_path / "model"))
+    assert [job.stage for job in launches.jobs] == [0, 1, 1]
+    assert launches.resumed == [False, False, True]
+    assert len({job.run_id for job in launches.jobs}) == 1
+    assert summary["steps"] == 13
+    assert beside(tmp_path) == set()
+
+
+def test_another_stage_is_another_training(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    launches.stop, launches.stop_at = KeyboardInterrupt(), 1
+    for stages in (STAGES, [STAGES[0], {"name": "instruct", "epochs": 3}]):
+        with pytest.raises(KeyboardInterrupt):
+            train.run(make_params(stages=stages), source=source, out=str(tmp_path / "model"))
+    assert [job.stage for job in launches.jobs] == [0, 1, 0, 1]
+
+
+def test_a_start_model_that_changed_is_another_training(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "config.json").write_text("{}")
+    launches.stop = KeyboardInterrupt()
+    for weights in (b"one", b"one", b"two"):
+        (start / "model.safetensors").write_bytes(weights)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(make_params(init=str(start)), source=source, out=str(tmp_path / "model"))
+    assert launches.resumed == [False, True, False]
+    assert {job.init for job in launches.jobs} == {str(start)}
+    with pytest.raises(InputError, match=r"config\.json missing"):
+        train.run(make_params(init=str(tmp_path / "no")), source=source, out=str(tmp_path / "model"))
 
 
 def teardown_module() -> None:

@@ -24,6 +24,7 @@ from srgpt.serving.bundle import bundle_hash, read_manifest  # noqa: E402
 from srgpt.serving.engine import Engine  # noqa: E402
 from srgpt.serving.protocol import (  # noqa: E402
     FIELDS,
+    OPTIONAL,
     Answer,
     Request,
     RequestError,
@@ -79,7 +80,8 @@ def _decode(request: Any) -> list[Request]:
         if tensor is not None:
             columns[name] = [bytes(value) for value in tensor.as_numpy().reshape(-1)]
     rows = len(columns["image"])
-    columns.setdefault("depth", [b""] * rows)
+    for name in OPTIONAL:
+        columns.setdefault(name, [b""] * rows)
     return [decode_request({name: column[i] for name, column in columns.items()}) for i in range(rows)]
 
 

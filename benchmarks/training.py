@@ -1,0 +1,173 @@
+"""Measure training: our loop beside a plain PyTorch loop, and beside padded rows of one question each.
+
+    python benchmarks/training.py [--profile demo] [--steps 30] [--repeats 3] [--in data/conversations/train]
+
+All three train the same model on the same conversations in this one process; each repeat takes them in turn, and the
+median counts. *ours* is the loop of `srgpt train`: the loader, DeepSpeed's engine, checks and metrics. *plain* is
+forward, backward and AdamW on batches that are at hand already. *padded* does as SpatialRGPT's loop would with
+questions that stand alone: each question in a row of its own behind its picture, rows padded to the longest, the
+picture encoded for each. Tokens are those that differ between questions, and a picture's once. Ends with one line of
+JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from srgpt.dataset.collator import Batch, model_inputs
+from srgpt.dataset.packing import IGNORE
+from srgpt.dataset.reading import Sample
+from srgpt.model.processing import Question, SrgptProcessor, index_inputs
+from srgpt.params import Params, load
+from srgpt.training.engine import set_rates, start_engine
+from srgpt.training.loop import take_step
+from srgpt.training.plan import plan
+from srgpt.training.recipe import parameter_groups
+from srgpt.training.session import Session
+from srgpt.training.worker import Job, _process_group
+
+
+def main() -> None:
+    """Measure, print, and end with JSON."""
+    arguments = _arguments()
+    params = load(None, arguments.profile)
+    os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
+    with _process_group(1):
+        session = _session(params, arguments.source)
+        results = measure(session, arguments.steps, arguments.repeats)
+    for name, value in results.items():
+        print(f"{name:32} {value:10.3f}")
+    print(json.dumps(results))
+
+
+def measure(session: Session, steps: int, repeats: int) -> dict[str, float]:
+    """Return tokens per second of each loop, their ratios, and our loop's share of waiting for data."""
+    start = copy.deepcopy(session.model)
+    engine = start_engine(session.model, session.recipe)
+    stream = session.batches()
+    plain, padded = Plain(copy.deepcopy(start), session), Plain(start, session)
+    padded.model.llm.set_attn_implementation("sdpa")
+    rates: dict[str, list[float]] = {"ours": [], "plain": [], "padded": []}
+    waits: list[float] = []
+    for _ in range(repeats + 1):  # the first one warms up
+        clock = Clock()
+        taken: list[Batch] = []
+        started = time.perf_counter()
+        for _ in range(steps):
+            batch = clock.taken(lambda: next(stream))
+            set_rates(engine, 1e-4)
+            take_step(engine, [batch], ())
+            taken.append(batch)
+        seconds = time.perf_counter() - started
+        tokens = sum(b["input_ids"].numel() for b in taken)
+        rates["ours"].append(tokens / seconds)
+        waits.append(clock.waited / seconds)
+        rates["plain"].append(tokens / timed(lambda found=taken: plain.train(found)))  # type: ignore[misc]
+        samples = [[session.dataset[key] for key in b["keys"]] for b in taken]
+        rows = [one_question_rows(session.processor, s) for s in samples]
+        rates["padded"].append(tokens / timed(lambda found=rows: padded.train(found)))  # type: ignore[misc]
+    medians = {name: statistics.median(values[1:]) for name, values in rates.items()}
+    return {
+        **{f"{name} tokens/s": value for name, value in medians.items()},
+        "ours / plain": medians["ours"] / medians["plain"],
+        "ours / padded": medians["ours"] / medians["padded"],
+        "share of waiting for data": statistics.median(waits[1:]),
+    }
+
+
+class Clock:
+    """Adds up the seconds that calls take."""
+
+    def __init__(self) -> None:
+        self.waited = 0.0
+
+    def taken(self, call: Callable[[], Any]) -> Any:
+        """Return what a call returns."""
+        started = time.perf_counter()
+        result = call()
+        self.waited += time.perf_counter() - started
+        return result
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
+    clock = Clock()
+    clock.taken(call)
+    return clock.waited
+
+
+class Plain:
+    """The shortest loop that trains: forward, backward, clip, AdamW."""
+
+    def __init__(self, model: Any, session: Session) -> None:
+        self.model = model.train()
+        self.clipping = session.recipe.gradient_clipping
+        groups = parameter_groups(model, session.recipe)
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=session.recipe.betas)
+
+    def train(self, batches: Sequence[Batch]) -> None:
+        """Take a step with each batch."""
+        for batch in batches:
+            self.model(**model_inputs(batch)).loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+
+
+def one_question_rows(processor: SrgptProcessor, samples: Sequence[Sample]) -> Batch:
+    """Return each turn of the samples as a padded row of its own, with a picture of its own."""
+    rows, questions = [], []
+    for sample in samples:
+        for turn in sample.conversation.turns:
+            picture = replace(sample.picture)  # another object is another picture  # type: ignore[type-var]
+            questions.append(Question(turn.question, turn.regions, picture))
+            asked = [
+                *processor.prefix_ids("rgbd"),
+                *processor.turn_ids(turn.question, len(turn.regions), "rgbd"),
+            ]
+            rows.append((asked, processor.encode_answer(turn.answer)[0]))
+    length = max(len(asked) + len(answer) for asked, answer in rows)
+    pad = processor.tokenizer.pad_token_id
+    ids, labels, mask = [], [], []
+    for asked, answer in rows:
+        empty = length - len(asked) - len(answer)
+        ids.append([*asked, *answer, *[pad] * empty])
+        labels.append([*[IGNORE] * len(asked), *answer, *[IGNORE] * empty])
+        mask.append([1] * (length - empty) + [0] * empty)
+    return {
+        "input_ids": torch.tensor(ids),
+        "labels": torch.tensor(labels),
+        "attention_mask": torch.tensor(mask),
+        **processor.pixel_inputs([q.picture for q in questions if q.picture is not None]),
+        **index_inputs(processor.mentions(questions, "rgbd")),
+    }
+
+
+def _session(params: Params, source: str) -> Session:
+    stage = plan(params, source)[0]
+    job = Job(params.dump(), 0, [s.to_json() for s in stage.sources], {}, "", "")
+    return Session(job, params, 0, 1)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--in", dest="source", default="data/conversations/train")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
