@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 from srgpt.errors import SrgptError
 
-_GRACE = 10.0
+_GRACE = float(os.environ.get("SRGPT_GRACE") or 10.0)
+"""Seconds that what is ended gets to end by itself; a scheduler may give a training more, for its checkpoint."""
 _POLL = 0.2
 _MAX_LINE = 1 << 16
 _SERVICE = "SRGPT_SERVICE"

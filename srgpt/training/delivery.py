@@ -41,8 +41,9 @@ class Delivery:
         self._failed_at: float | None = None
 
     def __call__(self, values: Mapping[str, float], step: int) -> None:
-        """Send the ``values`` of ``step`` after those that wait."""
-        self._waiting.append((step, dict(values)))
+        """Send the ``values`` of ``step`` after those that wait; without any, just what waits."""
+        if values:
+            self._waiting.append((step, dict(values)))
         self.flush()
 
     def flush(self) -> None:
