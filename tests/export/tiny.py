@@ -115,7 +115,7 @@ def write_checkpoint(folder: Path, steps: int = 0) -> Path:
     if steps:
         dataset = ConversationDataset(benchmark(), input_url(benchmark(), "perceived"), processor)
         collator = Collator(Packer(processor), seed=0, shares={})
-        batch = collator([dataset[s, r] for s, rows in enumerate(dataset.shard_rows) for r in range(rows)])
+        batch = collator([dataset[0, k] for k in range(len(dataset))])
         optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
         for _ in range(steps):
             optimizer.zero_grad()
