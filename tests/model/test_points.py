@@ -2,10 +2,9 @@
 
 import math
 
-import pytest
 import torch
 
-from srgpt.model.points import DECADES, METRES, PointEncoder, logarithmic, waves
+from srgpt.model.points import DECADES, PointEncoder, logarithmic, waves
 
 
 def encoder() -> PointEncoder:
@@ -16,23 +15,16 @@ def encoder() -> PointEncoder:
 def test_the_scale_is_logarithmic_and_odd():
     metres = torch.tensor([0.01, -0.99, 0.0, 9.99])
     expected = [math.log(2), -math.log(100), 0.0, math.log(1000)]
-    torch.testing.assert_close(logarithmic(metres), torch.tensor(expected))
+    torch.testing.assert_close(logarithmic(metres, 0.01), torch.tensor(expected))
 
 
 def test_a_decade_is_a_period():
     value = torch.tensor([[0.7]])
-    one, ten = (waves(value + math.log(10) * k, DECADES) for k in (0, 1))
+    one, ten = (waves(value + math.log(10) * k) for k in (0, 1))
     # of periods 4, 2, 1, 1/2 and 1/4 decades the last three come back
     torch.testing.assert_close(one[0, 3:6], ten[0, 3:6], rtol=0, atol=1e-5)
     assert not torch.allclose(one[0, 1:3], ten[0, 1:3], atol=0.1)
     assert one.shape == (1, 1 + 2 * len(DECADES))
-
-
-def test_metres_are_told_apart_up_to_the_longest_period():
-    assert 2 * math.pi / METRES[0] == pytest.approx(0.5)
-    assert 2 * math.pi / METRES[-1] == pytest.approx(128)
-    found = waves(torch.tensor([[0.25]]), METRES)
-    torch.testing.assert_close(found[0, 1 + len(METRES)], torch.tensor(-1.0))  # half a period of the first
 
 
 def test_order_and_repetition_of_points_change_nothing():
