@@ -46,6 +46,7 @@ def build_processor(params: ModelParams, tokenizer: PreTrainedTokenizerBase) -> 
         image_size=config.image_size,
         image_tokens=config.image_tokens,
         depth=params.depth,
+        mask_resize=params.mask_resize,
         image_mean=wanted.mean,
         image_std=wanted.std,
     )

@@ -20,6 +20,8 @@ from srgpt.geometry.camera import Camera
 DepthInput = Literal["none", "relative", "metric"]
 """What a model is told of depth: nothing, a grey image without scale, or points in metres."""
 
+MaskResize = Literal["area", "nearest", "bicubic"]
+
 POINTS = 128
 """Points by which the surface of a region is given."""
 
@@ -69,6 +71,7 @@ def make_picture(
     size: int,
     form: DepthInput,
     camera: Camera | None = None,
+    mask_resize: MaskResize = "area",
 ) -> Picture:
     """Squash an image (H, W, 3), its depth (H, W) in metres and its regions' masks (H, W) to ``size``.
 
@@ -79,7 +82,7 @@ def make_picture(
     for name, array in (("depth", depth), *((f"mask of region {k}", m) for k, m in masks.items())):
         if array is not None and array.shape[:2] != (height, width):
             raise InputError(f"{name}: size {array.shape[:2]} differs from the image's {(height, width)}")
-    covered = [squash_mask(m, size, k) for k, m in masks.items()]
+    covered = [squash_mask(m, size, k, mask_resize) for k, m in masks.items()]
     grey = points = None
     if depth is not None and form == "relative":
         grey = _resize(encode_depth_image(depth), size, Image.Resampling.BICUBIC)
@@ -136,12 +139,24 @@ def without_scale(png: bytes) -> NDArray[np.float64]:
     return np.divide(65535.0, inverse, out=np.zeros_like(inverse), where=inverse > 0)
 
 
-def squash_mask(mask_HW: NDArray[np.bool_], size: int, region: int) -> NDArray[np.uint8]:
-    """Resize a mask by area to (size, size) uint8, 255 = wholly covered; one pixel still marks a cell."""
+def squash_mask(
+    mask_HW: NDArray[np.bool_], size: int, region: int, method: MaskResize = "area"
+) -> NDArray[np.uint8]:
+    """Resize a mask to (size, size) uint8, 255 = wholly covered.
+
+    By ``area`` one pixel still marks a cell. SpatialRGPT takes the ``nearest`` pixel in training (the one whose corner
+    is OpenCV's choice) and ``bicubic`` ones, rounded, in its published evaluation; both lose what is small.
+    """
     if not mask_HW.any():
         raise InputError(f"region {region}: its mask is empty")
     if mask_HW.shape == (size, size):
         return mask_HW.astype(np.uint8) * np.uint8(255)
+    if method == "nearest":
+        rows, columns = (np.arange(size) * side // size for side in mask_HW.shape)
+        return mask_HW[np.ix_(rows, columns)].astype(np.uint8) * np.uint8(255)
+    if method == "bicubic":
+        binary = Image.fromarray(mask_HW.astype(np.uint8))
+        return np.array(binary.resize((size, size), Image.Resampling.BICUBIC)) * np.uint8(255)
     picture = Image.fromarray(mask_HW.astype(np.float32))
     share = np.asarray(picture.resize((size, size), Image.Resampling.BOX))
     result = np.rint(255 * share.clip(0, 1)).astype(np.uint8)

@@ -21,6 +21,7 @@ from srgpt.model.pixels import (
     STD,
     Channels,
     DepthInput,
+    MaskResize,
     Picture,
     box_mask,
     make_picture,
@@ -114,11 +115,13 @@ class SrgptProcessor:
         template: PromptTemplate | None = None,
         image_mean: Channels = MEAN,
         image_std: Channels = STD,
+        mask_resize: MaskResize = "area",
     ) -> None:
         self.tokenizer = tokenizer
         self.image_size = image_size
         self.depth: DepthInput = depth
         self.image_mean, self.image_std = image_mean, image_std
+        self.mask_resize: MaskResize = mask_resize
         self.template = template or cut_template(tokenizer, image_tokens)
         self.image_id, self.mask_id, self.depth_id = (token_id(tokenizer, t) for t in (IMAGE, MASK, DEPTH))
         special = {str(t) for t in tokenizer.added_tokens_decoder.values() if t.special}
@@ -143,6 +146,7 @@ class SrgptProcessor:
             "depth": self.depth,
             "image_mean": list(self.image_mean),
             "image_std": list(self.image_std),
+            "mask_resize": self.mask_resize,
             "template": asdict(self.template),
             "token_ids": {"image": self.image_id, "mask": self.mask_id, "depth": self.depth_id},
             "bos_token_id": self.tokenizer.bos_token_id,
@@ -169,6 +173,7 @@ class SrgptProcessor:
             template=template,
             image_mean=tuple(config["image_mean"]),
             image_std=tuple(config["image_std"]),
+            mask_resize=config["mask_resize"],
         )
 
     # Pixels -------------------------------------------------------------------------------------------------
@@ -176,7 +181,13 @@ class SrgptProcessor:
     def picture(self, view: View) -> Picture:
         """Prepare a picture; raises :class:`InputError` where its parts do not fit together."""
         return make_picture(
-            view.rgb, view.depth, view.masks, size=self.image_size, form=self.depth, camera=view.camera
+            view.rgb,
+            view.depth,
+            view.masks,
+            size=self.image_size,
+            form=self.depth,
+            camera=view.camera,
+            mask_resize=self.mask_resize,
         )
 
     def picture_of(self, scene: Scene, conversation: Conversation) -> Picture:

@@ -58,3 +58,6 @@ class ModelParams(Section):
     mask_pooling: Literal["area", "reference"] = "area"
     """How features are pooled under a mask: by the area that it covers, or as SpatialRGPT does, which can lose small
     regions."""
+    mask_resize: Literal["area", "nearest", "bicubic"] = "area"
+    """How masks are resized to the picture that the model sees; SpatialRGPT takes the nearest pixel in training, and
+    bicubic ones in its published evaluation."""

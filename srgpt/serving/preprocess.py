@@ -17,6 +17,7 @@ from srgpt.geometry.camera import Camera
 from srgpt.model.pixels import (
     Channels,
     DepthInput,
+    MaskResize,
     Picture,
     box_mask,
     make_picture,
@@ -55,6 +56,7 @@ class Preprocessor:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.image_size = int(settings["image_size"])
         self.form: DepthInput = settings["depth"]
+        self.mask_resize: MaskResize = settings["mask_resize"]
         self.mean: Channels = tuple(settings["image_mean"])
         self.std: Channels = tuple(settings["image_std"])
         self.template = PromptTemplate(**settings["template"])
@@ -73,7 +75,15 @@ class Preprocessor:
         height, width = rgb.shape[:2]
         camera = Camera.of(width, height, request.camera.intrinsics, request.camera.gravity)
         try:
-            picture = make_picture(rgb, depth, masks, size=self.image_size, form=self.form, camera=camera)
+            picture = make_picture(
+                rgb,
+                depth,
+                masks,
+                size=self.image_size,
+                form=self.form,
+                camera=camera,
+                mask_resize=self.mask_resize,
+            )
             inputs: Inputs = "rgbd" if picture.has_depth else "rgb"
             marks = region_marks(inputs, len(request.regions))
             turn = self.template.turn(request.question, inputs, marks, self.reserved)

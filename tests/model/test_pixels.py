@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from srgpt.errors import InputError
 from srgpt.geometry.camera import Camera
@@ -85,6 +86,22 @@ def test_a_mask_of_one_pixel_survives_any_squash():
     small = squash_mask(mask, 28, 0)
     assert small.max() >= 1
     assert divmod(int(small.argmax()), 28) == (1234 * 28 // 3000, 2345 * 28 // 4000)
+
+
+def test_masks_are_resized_as_the_reference_does_where_asked():
+    mask = np.zeros((6, 6), bool)
+    mask[1:4, 1:4] = True
+    # of three rows and columns OpenCV's nearest takes 0, 2 and 4
+    assert squash_mask(mask, 3, 0, "nearest").tolist() == [[0, 0, 0], [0, 255, 0], [0, 0, 0]]
+    bicubic = squash_mask(mask, 3, 0, "bicubic")
+    binary = Image.fromarray(mask.astype(np.uint8)).resize((3, 3), Image.Resampling.BICUBIC)
+    assert (bicubic == np.array(binary) * 255).all()
+    assert set(np.unique(bicubic)) <= {0, 255}
+    small = np.zeros((384 * 2, 384 * 2), bool)
+    small[101, 101] = True
+    assert not squash_mask(small, 384, 0, "nearest").any()
+    assert not squash_mask(small, 384, 0, "bicubic").any()
+    assert squash_mask(small, 384, 0).any()
 
 
 def test_an_empty_mask_is_refused_by_name():

@@ -71,6 +71,7 @@ def _processor(tokenizer: PreTrainedTokenizerBase, config: SrgptConfig) -> Srgpt
         image_size=config.vision_config.image_size,
         image_tokens=config.image_tokens,
         depth="relative",
+        mask_resize="bicubic",
     )
 
 
