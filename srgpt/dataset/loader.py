@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -20,6 +21,9 @@ READ_AHEAD = 8
 
 PREFETCH = 4
 """Batches that each worker has ready."""
+
+AHEAD = 2
+"""Batches that are ready, or being made, while a step is taken."""
 
 Request = tuple[Sequence[Key], Sequence[Key]]
 """Keys of a batch, and of one that comes later."""
@@ -61,8 +65,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield this rank's batches from where the sampler stands, without end.
 
-    ``workers`` processes read, decode and collate ahead; without any, it is done between steps, but for reading. On a
-    GPU batches are in pinned memory. The order is the sampler's, whatever the workers do. Raises
+    ``workers`` processes read, decode and collate ahead; without any, a thread of this process does. On a GPU batches
+    are in pinned memory. The order is the sampler's, whatever the workers do. Raises
     :class:`InputError` where a shard or a picture is broken.
     """
     loader: DataLoader[Any] = DataLoader(
@@ -76,12 +80,15 @@ def batches(
         pin_memory=torch.cuda.is_available(),
     )
     stream = iter(loader)
-    while True:
-        try:
-            batch = next(stream)
-        except SrgptError as error:
-            raise _of_worker(error) if workers else error from None
-        yield batch
+    with ThreadPoolExecutor(1, thread_name_prefix="srgpt-loader") as thread:
+        ready = deque(thread.submit(next, stream) for _ in range(AHEAD))
+        while True:
+            try:
+                batch = ready.popleft().result()
+            except SrgptError as error:
+                raise _of_worker(error) if workers else error from None
+            ready.append(thread.submit(next, stream))
+            yield batch
 
 
 def _of_worker(error: SrgptError) -> SrgptError:

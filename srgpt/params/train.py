@@ -167,7 +167,7 @@ class TrainParams(RecipeParams):
     sample_steps: Annotated[int, Field(ge=0)] = 0
     """Steps between pages of answers to a fixed handful of questions in MLflow; 0 makes none."""
     data_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes per rank that read and collate ahead; 0 does it between steps."""
+    """Processes per rank that read and collate ahead; with 0, a thread of the rank's own does."""
     cache_mb: Annotated[int, Field(ge=0)] = 1024
     """Memory for prepared pictures in each process that reads: data that fits is decoded once."""
     window_mb: Count = 1024
