@@ -61,7 +61,8 @@ def patient(folder: Path, said: str) -> Iterator[None]:
     def ask(number: int, frame: FrameType | None) -> None:
         import sys
 
-        folder.mkdir(parents=True, exist_ok=True)  # on another node than the first it may not be there yet
+        if not folder.is_dir():  # on another node than the first: nobody has begun there yet
+            raise SystemExit(128 + number)
         (folder / STOP).touch()
         for each in mine:
             signal.signal(each, _unwind if each == signal.SIGTERM else before[each])

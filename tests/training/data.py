@@ -8,7 +8,8 @@ import numpy as np
 
 from srgpt.params import Params, build
 from srgpt.records import AskedRegion, Conversation, Region, Scene, Turn, encode_depth, encode_png, encode_rle
-from srgpt.storage import TableWriter, shard_name, write_shard
+from srgpt.storage import TableWriter, scenes_of, shard_name, write_shard
+from srgpt.training.worker import Job
 
 SIZE = 28
 OVERRIDES = {
@@ -34,6 +35,12 @@ def tiny_params(folder: Path, **train: object) -> Params:
     section = {**OVERRIDES["train"], **train}  # type: ignore[dict-item]
     tracking = {"uri": f"sqlite:///{folder}/mlflow.db"}
     return build({**OVERRIDES, "train": section, "tracking": tracking})
+
+
+def tiny_job(params: Params, source: str, folder: Path) -> Job:
+    """Return the job of the only stage of ``params``, in ``folder``."""
+    table = {"url": source, "scenes": scenes_of(source), "weight": 1.0}
+    return Job(params.dump(), 0, [table], {}, str(folder), "")
 
 
 def write_dataset(folder: Path, shards: int = 2, scenes: int = 6) -> str:

@@ -17,14 +17,13 @@ from pathlib import Path
 
 from srgpt.training.launch import free_port
 from srgpt.training.worker import CHECKPOINTS, _process_group
-from tests.training.data import tiny_params
+from tests.training.data import tiny_job, tiny_params
 
 STEPS = 40
 
 
 def attempt(folder: Path, source: str, log: Path) -> None:
     """Train from the last checkpoint to the end, and write every step's loss to ``log``."""
-    from srgpt.storage import scenes_of
     from srgpt.training.engine import start_engine
     from srgpt.training.loop import train
     from srgpt.training.metrics import Reporter
@@ -40,7 +39,7 @@ def attempt(folder: Path, source: str, log: Path) -> None:
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ.update({**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())})
     with _process_group(1), log.open("a", buffering=1) as file:
-        session = Session(params, source, scenes_of(source), folder, "", 0, 1)
+        session = Session(tiny_job(params, source, folder), params, 0, 1)
         engine = start_engine(session.model, params.train)
         reporter = Reporter(lambda v, step: print(step, v["train/loss"].hex(), file=file), 1)
         train(

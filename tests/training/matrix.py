@@ -15,13 +15,12 @@ from typing import Any
 
 from srgpt.process import run
 from srgpt.training.worker import CHECKPOINTS, _process_group
-from tests.training.data import tiny_params
+from tests.training.data import tiny_job, tiny_params
 
 
 def run_case(case: dict[str, Any], source: str, rank: int, world: int) -> dict[str, Any]:
     """Train as the case says, from its folder's checkpoint where there is one; return every step's losses."""
     from srgpt.dataset.packing import FAMILIES
-    from srgpt.storage import scenes_of
     from srgpt.training import checkpoint
     from srgpt.training.engine import start_engine
     from srgpt.training.loop import Hooks, train
@@ -31,7 +30,7 @@ def run_case(case: dict[str, Any], source: str, rank: int, world: int) -> dict[s
 
     folder = Path(case["folder"])
     params = tiny_params(folder, **case["train"])
-    session = Session(params, source, scenes_of(source), folder, "", rank, world)
+    session = Session(tiny_job(params, source, folder), params, rank, world)
     for part in case.get("freeze", ()):
         session.model.get_submodule(part).requires_grad_(False)
     found = checkpoint.latest(folder / CHECKPOINTS)

@@ -60,8 +60,12 @@ def until(condition: Callable[[], Any], seconds: float = 240) -> Any:
     return found
 
 
+def stage_folder(folder: Path) -> Path:
+    return Path(work_url(str(folder / "model"))) / "1-instruct"
+
+
 def checkpoint_of(folder: Path) -> dict[str, Any]:
-    path = Path(work_url(str(folder / "model"))) / "checkpoints" / "latest.json"
+    path = stage_folder(folder) / "checkpoints" / "latest.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
@@ -99,7 +103,7 @@ def test_a_signal_writes_a_checkpoint_and_does_not_count_as_success(
         "zero_stage": 2,
     }
     process = start(**section)
-    work = Path(work_url(str(tmp_path / "model")))
+    work = stage_folder(tmp_path)
     assert process.stderr is not None
     while not (line := process.stderr.readline()).startswith("train: "):
         assert line, "ended before its first step"
@@ -137,7 +141,9 @@ def test_two_nodes_come_to_what_two_ranks_do(
     assert together.wait() == 0
     summary = json.loads((tmp_path / "model" / "training.json").read_text())
     assert apart["ranks"] == summary["ranks"] == 2
-    assert apart["final_loss"] == summary["final_loss"]
+    assert apart["final_loss"] == pytest.approx(
+        summary["final_loss"], abs=1e-5
+    )  # threads are shared otherwise
 
 
 @pytest.fixture

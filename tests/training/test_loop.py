@@ -209,7 +209,7 @@ def test_answers_under_zero_3_are_those_of_the_whole_model(tmp_path, source):
         run_id = json.loads((tmp_path / name / "lineage.json").read_text())["run_id"]
         page = client.download_artifacts(run_id, "samples/step-000002.html", str(tmp_path))
         shown.append(re.findall(r'class="answer">([^<]*)', Path(page).read_text()))
-    assert len(shown[0]) == 6
+    assert len(shown[0]) == 8
     assert shown[0] == shown[1]
 
 
