@@ -14,8 +14,8 @@ from srgpt.dataset.reading import Sample
 from srgpt.errors import InputError
 from srgpt.model.build import build_config, build_model, build_processor
 from srgpt.model.loading import load_model
-from srgpt.model.processing import Question
-from srgpt.model.tokenizer import load_tokenizer
+from srgpt.model.processing import Question, View
+from srgpt.model.tokenizer import load_tokenizer, vocabulary_size
 from srgpt.params import ModelParams, TextParams, VisionParams
 from srgpt.records import AskedRegion, Conversation, Turn
 from tests.model.bases import LANGUAGE_MODELS, VOCABULARY, write_language_model, write_tower
@@ -36,7 +36,7 @@ def make_picture(processor):
     masks = {k: np.zeros((28, 28), bool) for k in range(2)}
     masks[0][2:9, 2:9] = masks[1][12:20, 15:27] = True
     rgb = rng.integers(0, 255, (28, 28, 3), dtype=np.uint8)
-    return processor.picture(rgb, rng.uniform(1, 5, (28, 28)), masks)
+    return processor.picture(View(rgb, masks, rng.uniform(1, 5, (28, 28))))
 
 
 def make_batch(processor):
@@ -94,7 +94,7 @@ def test_training_loss_is_that_of_the_model_s_own_logits(kind, tmp_path):
 def test_saved_and_loaded_it_answers_the_same(kind, tmp_path):
     model, processor = make(tmp_path / "llm", kind)
     embeddings = model.get_input_embeddings()
-    assert embeddings.num_embeddings == len(processor.tokenizer) > VOCABULARY
+    assert embeddings.num_embeddings == vocabulary_size(processor.tokenizer) > VOCABULARY
     tied = model.llm.config.tie_word_embeddings
     assert (model.get_output_embeddings().weight is embeddings.weight) == tied
     weights = {k: v.detach().to("cpu", torch.float32).contiguous() for k, v in model.state_dict().items()}

@@ -13,7 +13,7 @@ from transformers import AutoModel, Siglip2VisionConfig
 from srgpt.errors import InputError
 from srgpt.model.build import build_model, build_processor
 from srgpt.model.pixels import normalise
-from srgpt.model.processing import SrgptProcessor
+from srgpt.model.processing import SrgptProcessor, View
 from srgpt.model.tokenizer import train_tokenizer
 from srgpt.model.vision import normalisation, own_size, square_side, tower_config, tower_features
 from srgpt.params import ModelParams, VisionParams
@@ -157,7 +157,7 @@ def test_a_pretrained_tower_in_a_model_and_back(kind, tmp_path: Path):
         torch.testing.assert_close(one, two)
     loaded = SrgptProcessor.from_pretrained(tmp_path / "model")
     assert (list(loaded.image_mean), list(loaded.image_std)) == IMAGENET
-    picture = processor.picture(np.full((28, 28, 3), 128, np.uint8), None, {})
+    picture = processor.picture(View(np.full((28, 28, 3), 128, np.uint8), {}))
     expected = (128 / 255 - np.array(IMAGENET[0])) / np.array(IMAGENET[1])
     seen = loaded.pixel_inputs([picture])["pixel_values"][0, :, 0, 0]
     np.testing.assert_allclose(seen, expected, rtol=1e-5)

@@ -10,6 +10,7 @@ from srgpt.errors import InputError
 from srgpt.export.questions import SmokeQuestion
 from srgpt.model.prompts import Inputs
 from srgpt.promotion import registry
+from srgpt.serving.bundle import FORMAT
 from srgpt.serving.protocol import Request
 from tests.export import tiny
 from tests.promotion.conftest import write_evaluation, write_predictions
@@ -96,7 +97,7 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (version := tmp_path / "export" / "triton" / "srgpt" / "1").mkdir(parents=True)
     with pytest.raises(InputError, match=r"no manifest\.json here"):
         opened()
-    (version / "manifest.json").write_text(json.dumps({"format": 1, "files": {}, "device": "cpu"}))
+    (version / "manifest.json").write_text(json.dumps({"format": FORMAT, "files": {}, "device": "cpu"}))
     with pytest.raises(InputError, match=r"parity\.json: cannot be read"):
         opened()
     (tmp_path / "export" / "parity.json").write_text("{}")

@@ -105,7 +105,7 @@ def test_the_adapter_alone_is_small_and_makes_the_model_of_its_base(tmp_path):
     with safe_open(tmp_path / "adapter" / "adapter_model.safetensors", "pt") as file:
         names = set(file.keys())
     assert "base_model.model.mm_projector.layers.2.weight" in names  # trained in full
-    assert "base_model.model.region_extractor.depth_projector.lora_A.weight" in names
+    assert "base_model.model.region_extractor.point_encoder.region_mlp.0.lora_A.weight" in names
     assert not any("embed_tokens" in n or "vision_tower" in n for n in names)
     base, _ = make_tiny()
     again = PeftModel.from_pretrained(base, str(tmp_path / "adapter")).eval()

@@ -41,7 +41,7 @@ def test_the_vision_side_has_a_rate_of_its_own():
     groups = parameter_groups(model, TrainParams(rates={"vision_tower": 0.25, "region_extractor": 0.25}))
     rates = {id(p): g["rate"] for g in groups for p in g["params"]}
     assert rates[id(model.vision_tower.embeddings.patch_embedding.weight)] == 0.25
-    assert rates[id(model.region_extractor.depth_projector.bias)] == 0.25
+    assert rates[id(model.region_extractor.rgb_projector.bias)] == 0.25
     assert rates[id(model.mm_projector.layers[2].weight)] == 1.0
     assert rates[id(model.get_input_embeddings().weight)] == 1.0
 

@@ -14,7 +14,7 @@ from srgpt.tracking import Lineage, connect, start_run
 from srgpt.training.launch import launch
 from srgpt.training.plan import plan
 from srgpt.training.worker import Job
-from tests.training.data import tiny_params, write_dataset
+from tests.training.data import OVERRIDES, tiny_params, write_dataset
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_two_stages_on_one_axis_of_steps(tmp_path, source):
 
 @pytest.mark.parametrize("zero", [2, *(pytest.param(z, marks=pytest.mark.slow) for z in (0, 1, 3))])
 def test_adapters_on_a_model_that_was_trained_before(tmp_path, source, base, zero):
-    lora = {"rank": 2, "targets": ["llm", "region_extractor.depth_projector"]}
+    lora = {"rank": 2, "targets": ["llm", "region_extractor.point_encoder"]}
     params = tiny_params(
         tmp_path, init=str(base), lora=lora, trainable=["mm_projector"], zero_stage=zero, steps=3
     )
@@ -91,8 +91,9 @@ def test_adapters_on_a_model_that_was_trained_before(tmp_path, source, base, zer
     assert tokenizers[0] == tokenizers[1]
 
 
-def test_a_depth_connector_that_starts_from_the_rgb_one(tmp_path, source, base):
-    params = tiny_params(tmp_path, init=str(base), depth_init="rgb", trainable=["mm_projector"], steps=1)
+def test_a_depth_connector_that_starts_from_the_rgb_one(tmp_path, source):
+    relative = {**OVERRIDES["train"]["model"], "depth": "relative"}
+    params = tiny_params(tmp_path, model=relative, depth_init="rgb", trainable=["mm_projector"], steps=1)
     run(params, source=source, out=str(tmp_path / "model"))
     weights = load_file(tmp_path / "model" / "model.safetensors")
     extractor = "region_extractor.{}_projector.weight"
@@ -111,7 +112,7 @@ def test_adapters_go_on_from_a_checkpoint_to_the_same_weights(tmp_path, source, 
         (tmp_path / "work").mkdir()
         found = []
         for _ in range(2):  # checkpoints of steps 2 and 4 stay, as after a kill at step 5
-            launch(job, 1, tmp_path / "job.json")
+            launch(job, stage.params, tmp_path / "job.json")
             summary = json.loads((tmp_path / "work" / "training.json").read_text())
             found.append(
                 (

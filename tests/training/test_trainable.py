@@ -6,13 +6,14 @@ import pytest
 import torch
 
 from srgpt.errors import InputError
+from srgpt.model.attention import PACKED
 from srgpt.params import LoraParams, TrainParams
 from srgpt.training.lora import add_adapters
 from srgpt.training.preparation import prepare
 from srgpt.training.recipe import optimizer_steps, parameter_groups
 from srgpt.training.trainable import choose, matches, start_depth
 from tests.model.test_language_models import make_batch
-from tests.model.tiny import make_tiny
+from tests.model.tiny import TINY, make_tiny
 
 POSITION = "vision_tower.embeddings.position_embedding.weight"
 
@@ -73,12 +74,12 @@ def test_a_pattern_that_fits_nothing_is_refused(key):
 
 def test_the_first_rate_that_fits_counts():
     model, _ = make_tiny()
-    rates = {"llm.model.embed_tokens": 0.0, "llm": 0.5, "*.depth_projector.*": 3.0}
+    rates = {"llm.model.embed_tokens": 0.0, "llm": 0.5, "*.point_encoder.*": 3.0}
     found = {id(p): g["rate"] for g in parameter_groups(model, TrainParams(rates=rates)) for p in g["params"]}
     by_name = {n: found[id(p)] for n, p in model.named_parameters() if p.requires_grad}
     assert by_name["llm.model.embed_tokens.weight"] == 0.0
     assert by_name["llm.model.norm.weight"] == 0.5
-    assert by_name["region_extractor.depth_projector.bias"] == 3.0
+    assert by_name["region_extractor.point_encoder.unknown"] == 3.0
     assert by_name["region_extractor.rgb_projector.bias"] == 1.0
 
 
@@ -91,7 +92,7 @@ def test_epochs_become_steps():
 
 @pytest.mark.parametrize("kind", ["keep", "rgb", "random"])
 def test_the_depth_connector_s_start(kind):
-    model, _ = make_tiny()
+    model, _ = make_tiny(params=TINY.model_copy(update={"depth": "relative"}))
     extractor = model.region_extractor
     before = extractor.depth_projector.weight.detach().clone()
     start_depth(model, TrainParams(depth_init=kind), seed=1)
@@ -136,10 +137,11 @@ def test_checkpointing_under_adapters_on_a_frozen_model():
 def test_attention_is_set_or_refused():
     model, processor = make_tiny()
     prepare(model, TrainParams(attention="eager"))
-    assert {p.config._attn_implementation for p in (model.llm, model.vision_tower)} == {"eager"}
+    assert model.vision_tower.config._attn_implementation == "eager"
+    assert model.llm.config._attn_implementation == PACKED
     eager = model(**make_batch(processor)).loss
     prepare(model, TrainParams(attention="sdpa"))
-    assert {p.config._attn_implementation for p in (model.llm, model.vision_tower)} == {"sdpa"}
+    assert model.vision_tower.config._attn_implementation == "sdpa"
     torch.testing.assert_close(model(**make_batch(processor)).loss, eager)
     if not torch.cuda.is_available():
         with pytest.raises(InputError, match=r"flash_attention_2' needs a CUDA device.*use sdpa"):
