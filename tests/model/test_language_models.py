@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from srgpt.dataset.collator import Collator
+from srgpt.dataset.collator import Collator, model_inputs
 from srgpt.dataset.packing import Packer
 from srgpt.dataset.reading import Sample
 from srgpt.errors import InputError
+from srgpt.model.attention import PACKED
 from srgpt.model.build import build_config, build_model, build_processor
 from srgpt.model.loading import load_model
 from srgpt.model.processing import Question, View
@@ -28,7 +29,9 @@ def make(folder: Path, kind: str):
     name = write_language_model(folder, kind)
     params = ModelParams(vision=TINY.vision, text=TextParams(pretrained=name))
     tokenizer = load_tokenizer(name)
-    return build_model(params, tokenizer).eval(), build_processor(params, tokenizer)
+    model = build_model(params, tokenizer).eval()
+    model.llm.set_attn_implementation(PACKED)
+    return model, build_processor(params, tokenizer)
 
 
 def make_picture(processor):
@@ -44,7 +47,7 @@ def make_batch(processor):
     turn = Turn(QUESTION, ANSWER, "left_predicate", (0, 1), 1.0, "truth")
     talk = Conversation("train", "scene", "talk", "cuboids", 28, 28, regions, (turn,))
     sample = Sample(0, 0, make_picture(processor), talk)
-    return Collator(Packer(processor), seed=0, rgb_share=0.0, blind_share=0.0)([sample])
+    return model_inputs(Collator(Packer(processor), seed=0, shares={})([sample]))
 
 
 @pytest.mark.parametrize("kind", LANGUAGE_MODELS)
@@ -60,10 +63,12 @@ def test_what_is_placed_is_what_the_first_layer_sees(kind, tmp_path):
     with torch.inference_mode():
         model(**batch)
         images, rgb, depth = model.encode_images(
-            *(batch[k] for k in ("pixel_values", "depth_values", "region_masks", "region_images"))
+            *(batch.get(k) for k in ("pixel_values", "depth_values", "region_masks", "region_images")),
+            batch["region_points"],
         )
         ids = batch["input_ids"][0]
-        words = model.llm.get_input_embeddings()(ids)
+        # <image> is beyond the vocabulary
+        words = model.llm.get_input_embeddings()(ids.clamp_max(vocabulary_size(processor.tokenizer) - 1))
     x = seen["x"][0]
     config = model.config
     for token, features in (
@@ -128,7 +133,7 @@ def test_it_learns_one_answer(kind, tmp_path):
     batch = make_batch(processor)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     model.train()
-    for _ in range(80):
+    for _ in range(200 if kind == "gemma2" else 80):  # capped logits are slow to become sure
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()

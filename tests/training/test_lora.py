@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 from srgpt.errors import InputError
+from srgpt.model.attention import PACKED
 from srgpt.model.loading import load_model
 from srgpt.params import LoraParams, TrainParams
 from srgpt.training.lora import add_adapters, merged_weights, quantization, quantization_config, save_adapter
@@ -86,6 +87,7 @@ def test_merged_weights_compute_what_adapters_do(tmp_path):
     write_model(model, merged, torch.float32, tmp_path)
     processor.save_pretrained(tmp_path)
     plain, _ = load_model(tmp_path)
+    plain.llm.set_attn_implementation(PACKED)
     with torch.inference_mode():
         applied, alone = model(**batch), plain(**batch)
     torch.testing.assert_close(alone.logits, applied.logits, atol=1e-5, rtol=1e-5)
