@@ -12,7 +12,7 @@
 set -euo pipefail
 cd "${SRGPT_WORKSPACE:-$SLURM_SUBMIT_DIR}"
 export PATH="$PWD/.venv/bin:$PATH"
-MASTER_ADDR="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR MASTER_PORT="${MASTER_PORT:-29500}"
 # shellcheck disable=SC2016 # each node has its own number
 exec srun --kill-on-bad-exit=0 bash -c 'exec srgpt train --node-rank "$SLURM_NODEID" "$@"' train \
