@@ -28,10 +28,11 @@ os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 from srgpt.dataset.collator import Collator
 from srgpt.dataset.loader import batches
-from srgpt.dataset.mixture import Mixture, MixtureSource
+from srgpt.dataset.mixture import Mixture
 from srgpt.dataset.packing import Packer
 from srgpt.dataset.reading import conversation_texts
 from srgpt.dataset.sampler import PermutationSampler, epoch_order
+from srgpt.dataset.source import MixtureSource
 from srgpt.model.build import build_processor
 from srgpt.model.tokenizer import train_tokenizer
 from srgpt.params import build

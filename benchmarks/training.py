@@ -19,7 +19,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -156,7 +156,7 @@ def one_question_rows(processor: SrgptProcessor, samples: Sequence[Sample]) -> B
 
 def _session(params: Params, source: str) -> Session:
     stage = plan(params, source)[0]
-    job = Job(params.dump(), 0, [s.to_json() for s in stage.sources], {}, "", "")
+    job = Job(params.dump(), 0, [asdict(s) for s in stage.sources], {}, "", "")
     return Session(job, params, 0, 1)
 
 

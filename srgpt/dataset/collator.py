@@ -1,6 +1,6 @@
 """Collation: from samples to one batch of tensors, with modality dropout.
 
-Every batch has an image, a mask and a depth image, so that every rank runs every branch of the model,
+Every batch has an image, a mask and what tells of depth, so that every rank runs every branch of the model,
 whatever its samples are: sharded training would otherwise wait for ever.
 """
 

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from srgpt.dataset.cache import PictureCache, ShardCache
 from srgpt.dataset.reading import Change, ConversationDataset, EncodedShard, Sample
 from srgpt.dataset.sampler import Key, Stream
+from srgpt.dataset.source import MixtureSource
 from srgpt.errors import InputError
 from srgpt.model.processing import SrgptProcessor
 from srgpt.storage import digest
 
 _MB = 2**20
-
-
-@dataclass(frozen=True)
-class MixtureSource:
-    """One table of a mixture.
-
-    ``url`` is the conversations table and ``scenes`` that of its pictures; an epoch sees each row ``weight`` times
-    (0.5: one half now, the other in the next). With ``history`` a conversation's turns see those before them, as
-    dialogues need; without, each turn sees the picture and itself, as questions do that stand alone.
-    """
-
-    url: str
-    scenes: str
-    weight: float = 1.0
-    history: bool = False
 
 
 class Mixture:

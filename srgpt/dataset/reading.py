@@ -125,19 +125,16 @@ class ConversationDataset:
         """Return a prepared picture: kept and given again, or, where it is changed at random, made anew."""
 
         def prepare() -> Picture:
-            view = self.processor.view_of(scene, conversation)
-            return self.processor.picture(view if self.change is None else self.change(view, key))
-
-        def told() -> Picture:
             try:
-                return prepare()
+                view = self.processor.view_of(scene, conversation)
+                return self.processor.picture(view if self.change is None else self.change(view, key))
             except (SrgptError, OSError, ValueError) as error:
                 raise InputError(
                     f"{where} of conversation {conversation.conversation_id}: its picture cannot be prepared "
                     f"({error}). Make the table again, or leave the conversation out."
                 ) from error
 
-        return told() if self.change is not None else self._pictures.get((self.source, key[1]), told)
+        return prepare() if self.change is not None else self._pictures.get((self.source, key[1]), prepare)
 
     def name_of(self, key: Key) -> str:
         """Return the id of a sample's conversation, for messages."""

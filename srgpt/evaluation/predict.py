@@ -12,7 +12,7 @@ from srgpt.errors import InputError
 from srgpt.evaluation.grading import grade
 from srgpt.model import SrgptForConditionalGeneration, SrgptProcessor
 from srgpt.model.loading import load_model
-from srgpt.model.modeling import PIXELS
+from srgpt.model.modeling import cast_pixels
 from srgpt.model.pixels import Picture
 from srgpt.model.processing import Question, box_shares
 from srgpt.model.prompts import Inputs
@@ -108,8 +108,7 @@ class Predictor:
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], inputs: Inputs) -> list[str]:
         """Answer one batch of questions."""
-        batch = self.processor.batch(questions, inputs).to(self.model.device)
-        batch.update({k: batch[k].to(self.model.dtype) for k in PIXELS if k in batch})
+        batch = cast_pixels(self.processor.batch(questions, inputs).to(self.model.device), self.model.dtype)
         generated = self.model.generate(
             **batch, do_sample=False, num_beams=1, max_new_tokens=self.max_new_tokens
         )

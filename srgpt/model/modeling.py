@@ -6,6 +6,7 @@ the language model's width, V its vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +34,12 @@ PIXEL_INPUTS = (
 )
 """Inputs that are needed once, with the prompt, and not again while decoding."""
 
-PIXELS = ("pixel_values", "depth_values")
-"""Those of them that are computed with in the model's own precision; masks and metres are kept exact."""
+_PIXELS = ("pixel_values", "depth_values")
+
+
+def cast_pixels(inputs: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Return a model's inputs with pixels in its precision; masks and metres are kept exact."""
+    return {name: value.to(dtype) if name in _PIXELS else value for name, value in inputs.items()}
 
 
 @dataclass

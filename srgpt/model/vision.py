@@ -13,6 +13,7 @@ from transformers.image_processing_base import ImageProcessingMixin
 
 from srgpt.errors import InputError
 from srgpt.model.configuration import FeatureLayer
+from srgpt.model.pixels import MEAN, STD, Channels
 
 CLASS_TOKENS = {
     "siglip_vision_model": 0,
@@ -92,8 +93,8 @@ def _patches(pixels_I3HW: Tensor, size: int) -> tuple[Tensor, int]:
 class Normalisation:
     """How a tower wants its pictures: the mean and deviation of each channel of pixels in 0..1."""
 
-    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
-    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mean: Channels = MEAN
+    std: Channels = STD
 
 
 def tower_config(name: str) -> PreTrainedConfig:

@@ -14,6 +14,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -135,7 +136,7 @@ def _train_stages(
         folder = stage.folder(work)
         if not (folder / SUMMARY).exists():
             folder.mkdir(exist_ok=True)
-            sources = [s.to_json() for s in stage.sources]
+            sources = [asdict(s) for s in stage.sources]
             job = Job(params.dump(), stage.number, sources, data, str(folder), active.id, init, steps)
             launch(job, stage.params, folder / _JOB, node)
         _deliver(active, folder)

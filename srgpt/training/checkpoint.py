@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from srgpt.errors import InputError, SrgptError
 from srgpt.params import TrainParams
 from srgpt.process import run
 from srgpt.storage import read_json, write_json
-from srgpt.training.engine import own_settings, restore_settings
 
 LATEST = "latest.json"
 KEEP = 2
@@ -148,9 +147,29 @@ def resume(engine: Any, folder: Path) -> Progress | None:
     found = latest(folder)
     if found is None:
         return None
-    settings = own_settings(engine)
+    settings = _settings(engine)
     tag = found.universal_tag if engine.load_universal_checkpoint() else found.tag
     if engine.load_checkpoint(str(folder), tag=tag)[0] is None:  # DeepSpeed only warns
         raise SrgptError(f"{folder / tag}: DeepSpeed found no checkpoint of this kind there; remove {folder}")
-    restore_settings(engine, settings)
+    _restore(engine, settings)
     return found.progress
+
+
+def _settings(engine: Any) -> list[dict[str, Any]]:
+    """Return what the optimizer's groups are set to, without their parameters."""
+    return [{k: v for k, v in g.items() if k != "params"} for g in engine.optimizer.param_groups]
+
+
+def _restore(engine: Any, settings: Sequence[dict[str, Any]]) -> None:
+    """Set the optimizer's groups again after loading: a universal checkpoint gives all those of the first.
+
+    It gives them one step counter, too, under ZeRO-3, which each group would then move on.
+    """
+    import torch
+
+    for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
+        group.update(setting)
+    adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
+    for state in adam.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -74,21 +73,3 @@ def set_rates(engine: Any, rate: float) -> dict[str, float]:
         group["lr"] = rate * group["rate"]
         rates[str(group.get("part", "all"))] = group["lr"]
     return rates
-
-
-def own_settings(engine: Any) -> list[dict[str, Any]]:
-    """Return what the optimizer's groups are set to, without their parameters."""
-    return [{k: v for k, v in g.items() if k != "params"} for g in engine.optimizer.param_groups]
-
-
-def restore_settings(engine: Any, settings: Sequence[dict[str, Any]]) -> None:
-    """Set the optimizer's groups again after loading: a universal checkpoint gives all those of the first.
-
-    It gives them one step counter, too, under ZeRO-3, which each group would then move on.
-    """
-    for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
-        group.update(setting)
-    adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    for state in adam.state.values():
-        if isinstance(state.get("step"), torch.Tensor):
-            state["step"] = state["step"].clone()

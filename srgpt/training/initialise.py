@@ -31,15 +31,17 @@ def initialise(model: SrgptForConditionalGeneration, batch: dict[str, Tensor], s
     generator = torch.Generator().manual_seed(seed)
     _draw(cast(nn.Embedding, model.get_input_embeddings()).weight, SPREAD, generator)
     extractor = model.region_extractor
-    for layer in extractor.modules():
-        if isinstance(layer, nn.ConvTranspose2d):  # kernels do not overlap, so the fan-in is the channels
-            _draw(layer.weight, (2 / layer.in_channels) ** 0.5, generator)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    for module in extractor.modules():
+        if isinstance(module, nn.ConvTranspose2d):  # kernels do not overlap, so the fan-in is the channels
+            _draw(module.weight, (2 / module.in_channels) ** 0.5, generator)
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
     images, rgb, depth = _encode(model, batch)
     _scale(cast(nn.Linear, model.mm_projector.layers[-1]), float(images.std()))
-    _scale_regions(extractor, rgb, depth)
+    for layer, values in _regions(extractor, rgb, depth):
+        _scale(layer, float(values.std(0).mean()))
     _, rgb, depth = _encode(model, batch)
-    _centre_regions(extractor, rgb, depth)
+    for layer, values in _regions(extractor, rgb, depth):
+        layer.bias.sub_(values.mean(0))
 
 
 def _regions(
@@ -50,16 +52,6 @@ def _regions(
         yield extractor.rgb_projector, rgb
     if depth is not None and len(depth) > 1:
         yield extractor.depth_head, depth
-
-
-def _scale_regions(extractor: RegionExtractor, rgb: Tensor, depth: Tensor | None) -> None:
-    for layer, values in _regions(extractor, rgb, depth):
-        _scale(layer, float(values.std(0).mean()))
-
-
-def _centre_regions(extractor: RegionExtractor, rgb: Tensor, depth: Tensor | None) -> None:
-    for layer, values in _regions(extractor, rgb, depth):
-        layer.bias.sub_(values.mean(0))
 
 
 def _draw(weight: Tensor, deviation: float, generator: torch.Generator) -> None:

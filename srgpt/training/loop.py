@@ -19,7 +19,7 @@ from torch import Tensor
 from srgpt.dataset.collator import Batch, model_inputs, to_device
 from srgpt.dataset.sampler import Key, PermutationSampler, SamplerState
 from srgpt.errors import SrgptError
-from srgpt.model.modeling import PIXELS
+from srgpt.model.modeling import cast_pixels
 from srgpt.params import TrainParams
 from srgpt.training import checkpoint
 from srgpt.training.checkpoint import Progress
@@ -167,9 +167,7 @@ def _plain(engine: Any) -> bool:
 def _to_device(batch: Batch, engine: Any) -> Batch:
     """Return the model's inputs on its device; pixels in its precision, metres and masks as they are."""
     inputs = to_device(model_inputs(batch), engine.device)
-    if engine.bfloat16_enabled():
-        inputs |= {name: inputs[name].bfloat16() for name in PIXELS if name in inputs}
-    return inputs
+    return cast_pixels(inputs, torch.bfloat16) if engine.bfloat16_enabled() else inputs
 
 
 def _labelled(batch: Batch) -> Tensor:

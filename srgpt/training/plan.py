@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from srgpt.dataset.source import MixtureSource
 from srgpt.errors import InputError
 from srgpt.params import MixtureParams, Params, TrainParams
 from srgpt.storage import Manifest, digest, exists, is_local, join, plain_path, read_manifest, scenes_of
@@ -25,29 +26,13 @@ _END = 2**20
 
 
 @dataclass(frozen=True)
-class Source:
-    """A table of a mixture: conversations, the scenes that they are about, how often an epoch has each of them, and
-    whether turns see those before them.
-    """
-
-    url: str
-    scenes: str
-    weight: float = 1.0
-    history: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert to plain data."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
 class Stage:
     """One stage: ``number`` counts from 0; ``params`` are the ``train`` section as it holds for the stage."""
 
     number: int
     name: str
     params: TrainParams
-    sources: tuple[Source, ...]
+    sources: tuple[MixtureSource, ...]
 
     def folder(self, work: Path) -> Path:
         """Return where the stage works, in the work folder of the whole training."""
@@ -82,14 +67,14 @@ def table_of(dataset: str) -> str:
     )
 
 
-def _source(item: MixtureParams, given: str) -> Source:
+def _source(item: MixtureParams, given: str) -> MixtureSource:
     url = given if item.dataset == given else table_of(item.dataset)
     if read_manifest(url, "conversations").rows == 0:
         raise InputError(f"{url}: has no conversations to train on")
-    return Source(url, scenes_of(url), item.weight, item.history)
+    return MixtureSource(url, scenes_of(url), item.weight, item.history)
 
 
-def epoch_rows(sources: Sequence[Source]) -> int:
+def epoch_rows(sources: Sequence[MixtureSource]) -> int:
     """Return the conversations in one epoch of a mixture."""
     return round(sum(s.weight * read_manifest(s.url, "conversations").rows for s in sources))
 

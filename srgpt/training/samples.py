@@ -14,7 +14,7 @@ import torch
 from srgpt.dataset.reading import Sample
 from srgpt.dataset.sampler import Key
 from srgpt.model.drawing import colour_of, data_uri, draw_masks
-from srgpt.model.modeling import PIXELS
+from srgpt.model.modeling import cast_pixels
 from srgpt.model.pixels import Picture
 from srgpt.model.processing import Question, SrgptProcessor
 from srgpt.model.prompts import Inputs
@@ -82,8 +82,7 @@ def answers(model: Any, processor: SrgptProcessor, shown: Sequence[Shown]) -> li
     """
     seen: Inputs = "rgbd" if all(s.picture.has_depth for s in shown) else "rgb"
     batch = processor.batch([s.question for s in shown], seen)
-    dtype = next(model.parameters()).dtype
-    inputs = {k: v.to(model.device, dtype if k in PIXELS else v.dtype) for k, v in batch.items()}
+    inputs = cast_pixels(batch.to(model.device), next(model.parameters()).dtype)
     training = model.training
     model.eval()
     try:

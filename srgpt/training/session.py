@@ -18,10 +18,11 @@ from transformers.utils import logging as transformers_logging
 from srgpt.dataset import loader
 from srgpt.dataset.augmentation import Augmentation
 from srgpt.dataset.collator import Batch, Collator
-from srgpt.dataset.mixture import Mixture, MixtureSource
+from srgpt.dataset.mixture import Mixture
 from srgpt.dataset.packing import FAMILIES, Packer
 from srgpt.dataset.reading import conversation_texts
 from srgpt.dataset.sampler import PermutationSampler
+from srgpt.dataset.source import MixtureSource
 from srgpt.model.build import build_model, build_processor
 from srgpt.model.configuration import SrgptConfig
 from srgpt.model.loading import load_model
@@ -41,7 +42,7 @@ from srgpt.training.initialise import initialise
 from srgpt.training.loop import Hooks, Outcome, train
 from srgpt.training.lora import add_adapters, merged_weights, quantization, save_adapter
 from srgpt.training.metrics import Log, Reporter
-from srgpt.training.plan import SUMMARY, Source, epoch_rows
+from srgpt.training.plan import SUMMARY, epoch_rows
 from srgpt.training.preparation import prepare
 from srgpt.training.recipe import optimizer_steps, precision
 from srgpt.training.throughput import Work, matrix_rate, memory
@@ -65,12 +66,12 @@ def make_tokenizer(params: TrainParams, urls: Sequence[str]) -> PreTrainedTokeni
 
 
 def open_data(
-    sources: Sequence[Source], processor: SrgptProcessor, recipe: TrainParams, seed: int
+    sources: Sequence[MixtureSource], processor: SrgptProcessor, recipe: TrainParams, seed: int
 ) -> Mixture:
     """Return the data of a stage."""
     change = Augmentation(recipe.augment, seed) if recipe.augment.any else None
     return Mixture(
-        [MixtureSource(s.url, s.scenes, s.weight, s.history) for s in sources],
+        sources,
         processor,
         change=change,
         cache_mb=recipe.cache_mb,
@@ -89,7 +90,7 @@ class Session:
         self.job, self.params, self.folder = job, params, Path(job.folder)
         self.rank, self.world, self.stop = rank, world, stop
         recipe = params.train.at(job.stage)
-        sources = [Source(**s) for s in job.sources]
+        sources = [MixtureSource(**s) for s in job.sources]
         self.model, self.processor = self._start(recipe, sources)
         self.dataset = open_data(sources, self.processor, recipe, params.seed)
         self.recipe = recipe.model_copy(
@@ -108,7 +109,7 @@ class Session:
         )
 
     def _start(
-        self, recipe: TrainParams, sources: Sequence[Source]
+        self, recipe: TrainParams, sources: Sequence[MixtureSource]
     ) -> tuple[SrgptForConditionalGeneration, SrgptProcessor]:
         """Return the model that the stage starts from: the job's, with its own processor, or a new one."""
         quantised = quantization(recipe.lora)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from srgpt.dataset.mixture import Mixture, MixtureSource
+from srgpt.dataset.mixture import Mixture
+from srgpt.dataset.source import MixtureSource
 from srgpt.model.processing import SrgptProcessor
 from srgpt.records import AskedRegion, Conversation, Region, Scene, Turn, encode_depth, encode_png, encode_rle
 from srgpt.storage import TableWriter, shard_name, write_shard

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from srgpt.dataset.augmentation import Augmentation, change_depth, reshape
-from srgpt.dataset.mixture import Mixture, MixtureSource
+from srgpt.dataset.mixture import Mixture
+from srgpt.dataset.source import MixtureSource
 from srgpt.model.processing import View
 from srgpt.params import AugmentParams
 from srgpt.storage import scenes_of

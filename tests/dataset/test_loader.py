@@ -7,9 +7,9 @@ import torch
 
 from srgpt.dataset.collator import Collator
 from srgpt.dataset.loader import batches
-from srgpt.dataset.mixture import MixtureSource
 from srgpt.dataset.packing import Packer
 from srgpt.dataset.sampler import PermutationSampler, SamplerState
+from srgpt.dataset.source import MixtureSource
 from srgpt.errors import InputError
 from srgpt.model.attention import PackedLayout
 from srgpt.params import build

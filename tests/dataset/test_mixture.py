@@ -10,8 +10,8 @@ import pytest
 
 from srgpt.dataset.cache import PictureCache, ShardCache
 from srgpt.dataset.collator import Collator
-from srgpt.dataset.mixture import MixtureSource
 from srgpt.dataset.packing import Packer
+from srgpt.dataset.source import MixtureSource
 from srgpt.errors import InputError
 from tests.dataset.tables import mixture, write_tables
 from tests.model.tiny import make_tiny

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -322,3 +324,10 @@ def test_a_start_model_that_changed_is_another_training(
 
 def teardown_module() -> None:
     mlflow.set_tracking_uri(None)
+
+
+def test_the_launching_process_needs_no_torch() -> None:
+    """It lives beside the ranks for the whole training: seconds at the start and memory all along."""
+    code = "import sys, srgpt.stages.train; print({'torch', 'transformers', 'deepspeed'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -107,7 +108,7 @@ def test_adapters_go_on_from_a_checkpoint_to_the_same_weights(tmp_path, source, 
     (stage,) = plan(params, source)
     connect(params.tracking)
     with start_run(params.tracking, "test", stage="train", lineage=Lineage.of(params, {})) as active:
-        sources = [s.to_json() for s in stage.sources]
+        sources = [asdict(s) for s in stage.sources]
         job = Job(params.dump(), 0, sources, {}, str(tmp_path / "work"), active.id, str(base))
         (tmp_path / "work").mkdir()
         found = []
