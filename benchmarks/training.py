@@ -34,7 +34,7 @@ from srgpt.training.loop import take_step
 from srgpt.training.plan import plan
 from srgpt.training.recipe import parameter_groups
 from srgpt.training.session import Session
-from srgpt.training.worker import Job, _process_group
+from srgpt.training.worker import Job, process_group
 
 
 def main() -> None:
@@ -43,7 +43,8 @@ def main() -> None:
     params = load(None, arguments.profile)
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
-    with _process_group(1):
+    with process_group():
+        torch.set_num_threads(params.train.threads or torch.get_num_threads())
         session = _session(params, arguments.source)
         results = measure(session, arguments.steps, arguments.repeats)
     for name, value in results.items():

@@ -34,7 +34,9 @@ app = typer.Typer(
 ParamsFile = Annotated[
     Path | None, typer.Option("--params", help="Parameter file. [dim](default: ./params.yaml)[/]")
 ]
-Profile = Annotated[str | None, typer.Option("--profile", help="Overlay a profile: demo, gpu or full.")]
+Profile = Annotated[
+    str | None, typer.Option("--profile", help="Overlay a profile: demo, cpu-long, gpu or full.")
+]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Override one value: section.key=value. Repeatable.")
 ]

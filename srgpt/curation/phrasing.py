@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from srgpt.curation.facts import Subject
-from srgpt.geometry.units import format_clock, format_length
+from srgpt.geometry.units import Units, format_clock, format_length
 from srgpt.records import UNIT_OF, Turn
 
 _FILES = ("templates.yaml", "reasoning.yaml")
@@ -65,13 +65,14 @@ def state(
     rng: np.random.Generator,
     *,
     sigma: float | None,
+    units: Units = "everyday",
 ) -> Turn:
-    """Put a fact of one of the benchmark's categories into words, a length in a unit that is drawn."""
+    """Put a fact of one of the benchmark's categories into words."""
     words = {}
     if UNIT_OF[category] == "clock_hours":
         words["X"] = format_clock(int(value))
     elif UNIT_OF[category] == "metres":
-        words["X"] = format_length(value, rng)
+        words["X"] = format_length(value, rng, units)
     return phrase(category, subjects, value, rng, words=words, sigma=sigma)
 
 

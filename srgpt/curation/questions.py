@@ -142,7 +142,7 @@ def _turns(
     for questions, _, allowed in halves:
         if allowed > 0:
             chosen += _take(questions, places - len(chosen))
-    turns = beyond + [_turn(category, pair, rng, balance) for category, pair in chosen]
+    turns = beyond + [_turn(category, pair, params, rng, balance) for category, pair in chosen]
     return [turns[i] for i in rng.permutation(len(turns))]
 
 
@@ -209,21 +209,23 @@ def _pairs(
 # In which words -------------------------------------------------------------------------------------------
 
 
-def _turn(category: str, pair: _Pair, rng: np.random.Generator, balance: Balance) -> Turn:
+def _turn(category: str, pair: _Pair, params: AskParams, rng: np.random.Generator, balance: Balance) -> Turn:
     a, b = pair
     if category in SINGLE:
-        return _stated(category, (a,), fact(category, a.box), rng)
+        return _stated(category, (a,), fact(category, a.box), params, rng)
     assert b is not None
     if category in PAIRED:
         if rng.integers(2):
             a, b = b, a
-        return _stated(category, (a, b), fact(category, a.box, b.box), rng)
+        return _stated(category, (a, b), fact(category, a.box, b.box), params, rng)
     wanted = balance.wanted(category, rng)
     balance.add(category, wanted)
     if bool(fact(category, a.box, b.box)) != wanted:
         a, b = b, a
-    return _stated(category, (a, b), float(wanted), rng)
+    return _stated(category, (a, b), float(wanted), params, rng)
 
 
-def _stated(category: str, subjects: tuple[Subject, ...], value: float, rng: np.random.Generator) -> Turn:
-    return state(category, subjects, value, rng, sigma=sigma(category, *subjects))
+def _stated(
+    category: str, subjects: tuple[Subject, ...], value: float, params: AskParams, rng: np.random.Generator
+) -> Turn:
+    return state(category, subjects, value, rng, sigma=sigma(category, *subjects), units=params.units)

@@ -57,6 +57,10 @@ class _Scene:
     rng: np.random.Generator
     wanted: Wanted
 
+    def length(self, metres: float) -> str:
+        """Return a length in words."""
+        return format_length(metres, self.rng, self.params.units)
+
     def groups(self, sizes: Sequence[int]) -> Iterator[tuple[Subject, ...]]:
         """Yield groups of subjects in random order, sizes and order of mention."""
         for _ in range(_MOST):
@@ -122,7 +126,7 @@ def _camera_distance(scene: _Scene) -> Iterator[Proposal]:
             own = float(np.sqrt(np.sum((toward * a.spread.center) ** 2)))
             deviation = math.hypot(own, a.spread.scale * value)
         if value >= scene.params.min_distance and _known(deviation, value, scene.params):
-            yield Proposal((a,), value, {"X": format_length(value, scene.rng)}, deviation)
+            yield Proposal((a,), value, {"X": scene.length(value)}, deviation)
 
 
 def _ratio(category: str) -> Callable[[_Scene], Iterator[Proposal]]:
@@ -141,8 +145,8 @@ def _ratio(category: str) -> Callable[[_Scene], Iterator[Proposal]]:
                 deviation = value * math.hypot(*map(float, parts))
             if 0.01 <= value <= 100 and _known(deviation, value, scene.params):
                 lengths = {
-                    "X": format_length(measure(a.box), scene.rng),
-                    "Y": format_length(measure(b.box), scene.rng),
+                    "X": scene.length(measure(a.box)),
+                    "Y": scene.length(measure(b.box)),
                 }
                 yield Proposal((a, b), value, {**lengths, "R": f"{value:.2f}"}, deviation)
 
@@ -237,11 +241,11 @@ def _reach(scene: _Scene) -> Iterator[Proposal]:
             continue
         yes = scene.wanted("reach", scene.rng)
         share = float(scene.rng.uniform(least, max(1.0, 2 * least)))
-        reach = format_length(apart * (1 + share) if yes else apart * (1 - min(share, 0.8)), scene.rng)
+        reach = scene.length(apart * (1 + share) if yes else apart * (1 - min(share, 0.8)))
         said = parse_length(reach)
         if said is None or not _surely(said - apart, deviation, scene.params) or (said > apart) != yes:
             continue
-        words = {"X": reach, "Y": format_length(apart, scene.rng)}
+        words = {"X": reach, "Y": scene.length(apart)}
         yield Proposal((a, b), float(yes), words, facts.error_chance(said - apart, deviation))
 
 
@@ -259,7 +263,7 @@ def _fit_through(scene: _Scene) -> Iterator[Proposal]:
             continue
         if (room > wide) != scene.wanted("fit_through", scene.rng):
             continue
-        words = {"X": format_length(wide, scene.rng), "Y": format_length(room, scene.rng)}
+        words = {"X": scene.length(wide), "Y": scene.length(room)}
         chance = facts.error_chance(room - wide, deviation)
         yield Proposal((a, b, c), float(room > wide), words, chance)
 
@@ -273,7 +277,7 @@ def _path_choice(scene: _Scene) -> Iterator[Proposal]:
         if abs(apart) <= _MARGIN * max(ways) or not _surely(apart, deviation, scene.params):
             continue
         winner = 2 if apart > 0 else 3
-        words = {name: format_length(way, scene.rng) for name, way in zip("XY", ways, strict=True)}
+        words = {name: scene.length(way) for name, way in zip("XY", ways, strict=True)}
         chance = facts.error_chance(apart, deviation)
         yield Proposal((a, b, c, d), winner, {**words, "winner": f"Region [{winner}]"}, chance)
 
@@ -286,7 +290,7 @@ def _closest_to(scene: _Scene) -> Iterator[Proposal]:
         apart = lengths[second] - lengths[first]
         if apart <= _MARGIN * lengths[second] or not _surely(apart, math.hypot(*away), scene.params):
             continue
-        words = {"winner": f"Region [{first + 1}]", "X": format_length(lengths[first], scene.rng)}
+        words = {"winner": f"Region [{first + 1}]", "X": scene.length(lengths[first])}
         yield Proposal((a, *others), first + 1, words, facts.error_chance(apart, math.hypot(*away)))
 
 
@@ -340,7 +344,7 @@ def _measured(category: str) -> Callable[[_Scene], Iterator[Proposal]]:
             b = rest[0] if rest else None
             if is_clear(data, a, b, scene.params):
                 value = facts.fact(data, a.box, b.box if b else None)
-                words = {"X": format_length(value, scene.rng)}
+                words = {"X": scene.length(value)}
                 yield Proposal((a, *rest), value, words, facts.sigma(data, a, b))
 
     return propose

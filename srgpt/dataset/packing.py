@@ -47,8 +47,8 @@ _STATED = re.compile(
 )
 """Words by which an answer states a relation or a verdict, and the region that it concludes on."""
 
-_NUMBER = re.compile(r"(?<![\[\d.])(?P<leading>\d{2,}\.?|\d(?:\.\d)?)(?P<rest>\d*)")
-"""A number, but not a region's: all up to two digits and what comes before the point, and the decimals after that."""
+_NUMBER = re.compile(r"(?<![\[\d.])(?P<leading>\d{2,}\.?|0\.0*[1-9]\d?|\d(?:\.\d)?)(?P<rest>\d*)")
+"""A number, but not a region's: up to its first two significant digits and its point, and the digits after them."""
 
 
 @dataclass
@@ -92,9 +92,9 @@ class Row:
 class Packer:
     """Turns conversations into rows; remembers the tokens of texts it has seen.
 
-    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, the first two
-    digits of a number and its point ``number_weight`` times, decimals after them its inverse, all else once: the
-    wording is learnt soon, the last decimals never, and there is much more of both.
+    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, a number up to its
+    first two significant digits and its point ``number_weight`` times, decimals after them its inverse, all else once:
+    the wording is learnt soon, the last decimals never, and there is much more of both.
     """
 
     def __init__(

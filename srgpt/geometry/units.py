@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Literal
 
 import numpy as np
+
+Units = Literal["everyday", "metres"]
+"""Units that answers are written in: as people mix them, or metres alone."""
 
 METRES_PER = {"centimeters": 0.01, "inches": 0.0254, "meters": 1.0, "feet": 0.3048}
 """Metres in one of each unit that answers are written in."""
@@ -39,10 +43,12 @@ _FOOT, _INCH = METRES_PER["feet"], METRES_PER["inches"]
 _AND = re.compile(r"\s*(?:,|and)?\s*", re.IGNORECASE)
 
 
-def format_length(metres: float, rng: np.random.Generator) -> str:
-    """Write a length >= 0 with two decimals in a unit drawn by its range, such as ``"1.52 meters"``."""
+def format_length(metres: float, rng: np.random.Generator, units: Units = "everyday") -> str:
+    """Write a length >= 0 with two decimals, such as ``"1.52 meters"``; everyday units are drawn by its range."""
     if not (math.isfinite(metres) and metres >= 0):
         raise ValueError(f"format_length: {metres} is not a length")
+    if units == "metres":
+        return f"{metres:.2f} meters"
     options = next(options for bound, options in _RANGES if metres < bound)
     draw, unit = rng.random(), options[-1][0]
     for name, probability in options:

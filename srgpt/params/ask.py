@@ -85,6 +85,9 @@ class AskParams(Section):
     """Clock directions closer than this to the border between two hours are not asked about."""
     min_distance: Annotated[float, Field(ge=0)] = 0.05
     """Distances under this many metres are not asked about."""
+    units: Literal["everyday", "metres"] = "everyday"
+    """Units of lengths in answers: ``everyday`` draws meters, feet, inches or centimeters as SpatialRGPT does, which
+    makes the first digit a matter of chance; ``metres`` writes meters alone."""
     rephrase: RephraseParams | None = None
     """Put a share of the questions into other words; null asks in the templates' words."""
 

@@ -87,11 +87,14 @@ class RecipeParams(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     betas: tuple[Share, Share] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
+    muon: list[Pattern] = []
+    """Matrices that Muon trains instead of AdamW, by patterns of names: a small model from scratch learns in half the
+    steps. Without ZeRO and in float32 only, for it needs whole matrices."""
     gradient_clipping: Positive = 1.0
     key_weight: Positive = 1.0
     """How much the words of an answer that state a relation or a verdict count in the loss; wording counts 1."""
     number_weight: Positive = 1.0
-    """How much the first two digits of a number count, with its point; decimals after them count its inverse."""
+    """How much a number counts up to its first two significant digits; decimals after them count its inverse."""
     rgb_share: Share = 0.15
     """Share of samples trained without depth, so that one model answers with and without."""
     boxes_share: Share = 0.0
@@ -119,6 +122,12 @@ class RecipeParams(Section):
         least = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
         if self.zero_stage < least:
             raise ValueError(f"offload = {self.offload!r} needs zero_stage >= {least}")
+        return self
+
+    @model_validator(mode="after")
+    def _muon_needs_whole_matrices(self) -> RecipeParams:
+        if self.muon and (self.zero_stage or self.dtype == "bfloat16"):
+            raise ValueError("muon needs zero_stage = 0 and dtype = 'float32': others cut matrices to pieces")
         return self
 
     @model_validator(mode="after")
@@ -163,6 +172,9 @@ class TrainParams(RecipeParams):
     """Processes to train with on each node (torchrun)."""
     nodes: Count = 1
     """Machines that train together on a shared folder; each runs ``srgpt train`` with its own --node-rank."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """Threads of each rank's computations on a CPU; 0 shares the cores among the ranks. A small model computes no
+    faster with two, and one leaves a core to reading."""
     log_steps: Count = 10
     sample_steps: Annotated[int, Field(ge=0)] = 0
     """Steps between pages of answers to a fixed handful of questions in MLflow; 0 makes none."""

@@ -34,7 +34,7 @@ _JOB = "job.json"
 
 _NEUTRAL = {
     "accumulation", "batch_images", "cache_mb", "checkpoint_steps", "data_workers", "dataset", "init", "log_steps",
-    "nodes", "offload", "ranks", "sample_steps", "spike_factor", "stages", "zero_stage",
+    "nodes", "offload", "ranks", "sample_steps", "spike_factor", "stages", "threads", "zero_stage",
 }  # fmt: skip
 """Keys of a stage's parameters that do not change the model; ``dataset`` and ``init`` only name what is looked at.
 

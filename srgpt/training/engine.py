@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
+from srgpt.errors import InputError
 from srgpt.params import TrainParams
+from srgpt.training.optimizer import MuonAndAdamW
 from srgpt.training.recipe import parameter_groups, precision
 
 
 def start_engine(model: torch.nn.Module, params: TrainParams, *, universal: bool = False) -> Any:
     """Hand the model to DeepSpeed; needs an initialised process group.
 
-    ``universal`` prepares it to load a checkpoint of another number of ranks (see ``checkpoint``).
+    ``universal`` prepares it to load a checkpoint of another number of ranks (see ``checkpoint``). Raises
+    :class:`InputError` where Muon would have to train in bfloat16.
     """
     import deepspeed
 
+    if params.muon and precision(params) == torch.bfloat16:
+        raise InputError("train.muon needs float32; set train.dtype=float32, or train.muon=[]")
+    groups = parameter_groups(model, params)
     if torch.cuda.is_available():
         # what a bfloat16 model still computes in float32 may be TF32; a float32 model is to be exact
         half = precision(params) == torch.bfloat16
@@ -25,10 +32,18 @@ def start_engine(model: torch.nn.Module, params: TrainParams, *, universal: bool
     model.universal_checkpoint_info = {}  # type: ignore[assignment]
     engine, _, _, _ = deepspeed.initialize(
         model=model,
-        model_parameters=parameter_groups(model, params),  # type: ignore[arg-type]
+        model_parameters=groups,  # type: ignore[arg-type]
+        optimizer=MuonAndAdamW(groups, params) if params.muon else None,
         config=deepspeed_config(params, universal=universal),
     )
+    engine.clip_fp32_gradients = partial(_clip, engine)
     return engine
+
+
+def _clip(engine: Any) -> None:
+    """Clip gradients where neither ZeRO nor bfloat16 does, and keep their norm, which DeepSpeed would not tell."""
+    trained = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
+    engine._global_grad_norm = torch.nn.utils.clip_grad_norm_(trained, engine.gradient_clipping())
 
 
 def deepspeed_config(params: TrainParams, *, universal: bool = False) -> dict[str, Any]:
@@ -50,6 +65,7 @@ def deepspeed_config(params: TrainParams, *, universal: bool = False) -> dict[st
                 "betas": list(params.betas),
                 "weight_decay": params.weight_decay,
                 "torch_adam": True,
+                "fused": True,
             },
         },
         "bf16": {"enabled": precision(params) == torch.bfloat16},

@@ -70,15 +70,15 @@ def launch(job: Job, params: TrainParams, path: Path, node: Node = Node()) -> No
     (folder / STOP).unlink(missing_ok=True)
     checkpoint.convert(folder / CHECKPOINTS, params)
     job.write(path)
-    _run(params.ranks, path, node)
+    _run(params, path, node)
 
 
 def join(params: TrainParams, path: Path, node: Node) -> None:
     """Run this node's ranks of the job whose description node 0 puts at ``path``."""
-    _run(params.ranks, path, node)
+    _run(params, path, node)
 
 
-def _run(ranks: int, path: Path, node: Node) -> None:
+def _run(params: TrainParams, path: Path, node: Node) -> None:
     errors: list[dict[str, str]] = []
 
     def show(line: str) -> None:
@@ -89,7 +89,7 @@ def _run(ranks: int, path: Path, node: Node) -> None:
 
     try:
         with patient(path.parent, _WAITING):
-            run(_command(ranks, path, node), env=_environment(ranks, node), on_line=show)
+            run(_command(params.ranks, path, node), env=_environment(params, node), on_line=show)
     except CommandError:
         if not errors:
             raise
@@ -108,12 +108,15 @@ def _command(ranks: int, path: Path, node: Node) -> list[str]:
     return [*python, "torch.distributed.run", *meeting, f"--nproc-per-node={ranks}", "-m", *worker]
 
 
-def _environment(ranks: int, node: Node) -> dict[str, str]:
+def _environment(params: TrainParams, node: Node) -> dict[str, str]:
     environment = {"TOKENIZERS_PARALLELISM": "false"}
-    if node.count * ranks == 1:
+    if params.threads or "OMP_NUM_THREADS" not in os.environ:
+        shared = max(1, len(os.sched_getaffinity(0)) // params.ranks)
+        environment["OMP_NUM_THREADS"] = str(params.threads or shared)
+    if node.count * params.ranks == 1:
         environment |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
         return environment | {"MASTER_ADDR": node.address, "MASTER_PORT": str(free_port())}
-    return environment | {"OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) // ranks))}
+    return environment
 
 
 def _number(name: str) -> int | None:

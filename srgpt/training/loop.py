@@ -127,20 +127,15 @@ def take_step(
     divisor = (weight / world / len(batches)).float()
     loss = torch.zeros((), dtype=torch.float64, device=engine.device)
     sums_F2 = torch.zeros((len(families), 2), dtype=torch.float64, device=engine.device)
-    norm = None
-    for number, batch in enumerate(batches):
+    for batch in batches:
         inputs = _to_device(batch, engine)
         output = engine(**inputs, loss_divisor=divisor)
         engine.backward(output.loss)
         loss += output.loss.detach() / len(batches)
         if families and "families" in batch:
             sums_F2 += _by_family(batch, output.token_losses, len(families)).to(engine.device)
-        if number == len(batches) - 1 and _plain(engine):
-            # without ZeRO and bfloat16, DeepSpeed clips by a norm that it does not tell
-            grads = [p.grad for p in engine.module.parameters() if p.grad is not None]
-            norm = float(torch.nn.utils.get_total_norm(grads))
         engine.step()
-    found = float((engine.get_global_grad_norm() if norm is None else norm) or 0.0)
+    found = float(engine.get_global_grad_norm() or 0.0)
     counts = [_count(batches, name) for name in ("tokens", "labels", "samples")]
     flags = [float(not math.isfinite(found)), float(stop)]
     own = torch.tensor([*counts, sum(map(work, batches)), *flags], dtype=torch.float64)
@@ -158,10 +153,6 @@ def take_step(
         stop=stops > 0,
         families={name: (total, weight) for name, total, weight in pairs if weight > 0},
     )
-
-
-def _plain(engine: Any) -> bool:
-    return not (engine.zero_optimization() or engine.bfloat16_enabled())
 
 
 def _to_device(batch: Batch, engine: Any) -> Batch:

@@ -16,19 +16,21 @@ def parameter_groups(model: nn.Module, params: TrainParams) -> list[dict[str, An
     """Return the optimizer's groups: matrices with weight decay, norms, biases and embeddings without.
 
     Each has a ``rate``, its learning rate relative to the schedule's (``train.rates``), and the ``part`` of the model
-    that has it. Parameters that do not require a gradient are in none.
+    that has it; ``muon`` says whether Muon trains it. Parameters that do not require a gradient are in none.
     """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
-    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             part = first_match(name.replace(".base_layer", ""), params.rates) or "all"
             rate = params.rates.get(part, 1.0)
             matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-            groups.setdefault((part, rate, params.weight_decay if matrix else 0.0), []).append(parameter)
+            muon = matrix and parameter.ndim == 2 and first_match(name, params.muon) is not None
+            key = part, rate, params.weight_decay if matrix else 0.0, muon
+            groups.setdefault(key, []).append(parameter)
     return [
-        {"params": found, "rate": rate, "part": part, "weight_decay": decay}
-        for (part, rate, decay), found in groups.items()
+        {"params": found, "rate": rate, "part": part, "weight_decay": decay, "muon": muon}
+        for (part, rate, decay, muon), found in groups.items()
     ]
 
 

@@ -16,6 +16,9 @@ from srgpt.params import PARTS, TrainParams
 _WRAPPED = ".base_layer"
 """What an adapter puts into the name of the weight that it is on."""
 
+_OF_DEPTH = ("region_extractor.point_encoder", "region_extractor.depth_projector")
+"""What only models with some form of depth have: one recipe may name both."""
+
 _ADAPTER = ".lora_"
 """Part of the names of adapters' weights."""
 
@@ -32,6 +35,7 @@ def choose(model: SrgptForConditionalGeneration, params: TrainParams) -> None:
     names = [name.replace(_WRAPPED, "") for name, _ in model.named_parameters()]
     check_patterns("trainable", params.trainable, names)
     check_patterns("rates", params.rates, names)
+    check_patterns("muon", params.muon, names)
     for (name, parameter), plain in zip(model.named_parameters(), names, strict=True):
         if _ADAPTER in name:
             parameter.requires_grad_(True)
@@ -62,8 +66,8 @@ def first_match(name: str, patterns: Iterable[str]) -> str | None:
 
 
 def check_patterns(key: str, patterns: Iterable[str], names: Iterable[str]) -> None:
-    """Raise :class:`InputError` where a pattern fits no name."""
-    known = list(names)
+    """Raise :class:`InputError` where a pattern fits no name, of this model or of one with another form of depth."""
+    known = [*names, *_OF_DEPTH]
     for pattern in patterns:
         if not any(matches(name, pattern) for name in known):
             shown = ", ".join(known[:: max(1, len(known) // 4)][:4])

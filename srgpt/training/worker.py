@@ -75,7 +75,7 @@ def run(path: Path) -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     stop = StopRequest(path.parent, watch=rank == 0)
     stop.install()
-    with _process_group(int(os.environ["LOCAL_WORLD_SIZE"])):
+    with process_group():
         job = Job.read(path)  # not earlier: node 0 has written it when all ranks have met
         params = build(job.params)
         from srgpt.training.session import Session
@@ -84,13 +84,12 @@ def run(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _process_group(local: int) -> Iterator[None]:
-    """Meet the other ranks, ``local`` of them on this node."""
+def process_group() -> Iterator[None]:
+    """Meet the other ranks."""
     import torch
 
     if not torch.cuda.is_available():
         os.environ["DS_ACCELERATOR"] = "cpu"
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
     import deepspeed
     import torch.distributed as dist
 

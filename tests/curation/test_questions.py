@@ -258,3 +258,15 @@ def test_every_phrasing_of_an_answer_reads_back(category):
                 assert read_value(text.format(X="40.10 centimeters", **names), category) == pytest.approx(
                     0.401
                 )
+
+
+def test_metres_alone_change_nothing_but_the_words() -> None:
+    families = ["camera", "ratio", "multi_hop", "facts"]
+    for seed in range(20):
+        (told,) = ask(graph(seed), reasoning=families, units="metres")
+        answers = " ".join(t.answer for t in told.turns)
+        assert not re.search(r"feet|inches|centimeters", answers)
+        assert told.turns
+        for turn in told.turns:
+            if turn.unit == "metres":
+                assert read_value(turn.answer, turn.category) == pytest.approx(turn.value, abs=0.0051)

@@ -42,6 +42,8 @@ def test_words_and_digits_that_state_the_fact_weigh_more():
         ("Region [1] is wider, so Region [1].", {9.0: "wider1"}),
         ("Region [0] is 12.35 meters from Region [1].", {4.0: "12.", 0.25: "35"}),
         ("1.07 meters.", {4.0: "1.0", 0.25: "7"}),
+        ("0.45 meters.", {4.0: "0.45"}),
+        ("0.07 meters.", {4.0: "0.07"}),
         ("No, Region [0] is to the left.", {9.0: "Noleft"}),
         ("Region [1] is at 3 o'clock.", {4.0: "3"}),
     ):

@@ -43,6 +43,15 @@ def test_two_decimals():
     assert {format_length(0.254, rng) for _ in range(50)} == {"25.40 centimeters", "10.00 inches"}
 
 
+@given(st.floats(0, 500))
+def test_metres_alone(metres):
+    rng = np.random.default_rng(0)
+    text = format_length(metres, rng, "metres")
+    assert text.endswith(" meters")
+    assert parse_length(text) == pytest.approx(metres, abs=0.0051)
+    assert rng.random() == np.random.default_rng(0).random()  # nothing was drawn
+
+
 @pytest.mark.parametrize("bad", [-0.1, math.nan, math.inf])
 def test_only_lengths_are_written(bad):
     with pytest.raises(ValueError, match="not a length"):

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from srgpt.training.launch import free_port
-from srgpt.training.worker import CHECKPOINTS, _process_group
+from srgpt.training.worker import CHECKPOINTS, process_group
 from tests.training.data import tiny_job, tiny_params
 
 STEPS = 40
@@ -34,11 +34,12 @@ def attempt(folder: Path, source: str, log: Path) -> None:
         steps=STEPS,
         checkpoint_steps=1,
         rates={"vision_tower": 0.5, "region_extractor": 0.5},
+        muon=["llm.model.layers"],
         weight_decay=0.1,
     )
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ.update({**alone, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())})
-    with _process_group(1), log.open("a", buffering=1) as file:
+    with process_group(), log.open("a", buffering=1) as file:
         session = Session(tiny_job(params, source, folder), params, 0, 1)
         engine = start_engine(session.model, params.train)
         reporter = Reporter(lambda v, step: print(step, v["train/loss"].hex(), file=file), 1)

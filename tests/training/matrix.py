@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from srgpt.process import run
-from srgpt.training.worker import CHECKPOINTS, _process_group
+from srgpt.training.worker import CHECKPOINTS, process_group
 from tests.training.data import tiny_job, tiny_params
 
 
@@ -76,7 +76,7 @@ def main(path: Path) -> None:
     plan = json.loads(path.read_text())
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     results = {}
-    with _process_group(int(os.environ["LOCAL_WORLD_SIZE"])):
+    with process_group():
         for name, case in plan["cases"].items():
             results[name] = run_case(case, plan["source"], rank, world)
     if rank == 0:

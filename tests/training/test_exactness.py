@@ -20,6 +20,7 @@ ZERO = (0, 1, 2, 3)
 KILLS = 20
 
 HALF = {"rates": {"vision_tower": 0.5, "region_extractor": 0.5}, "weight_decay": 0.1}
+MUON: dict[str, Any] = {"muon": ["llm.model.layers", "region_extractor"]}
 """Groups of parameters that differ in more than their names."""
 
 
@@ -49,6 +50,7 @@ def one(folder: Path, source: str) -> dict[str, Any]:
         "plain": {"train": {}},
         "blind": {"train": blind},
         "accumulated": {"train": {"batch_images": 2, "accumulation": 2}},
+        "muon": {"train": MUON},
         "whole": {"train": {"steps": 8, **HALF}},
         "frozen": {"train": {"steps": 8, **HALF}, "freeze": ["vision_tower"]},
         "offloaded": {"train": {"zero_stage": 2, "offload": "optimizer"}},
@@ -67,6 +69,7 @@ def two(folder: Path, source: str) -> dict[str, Any]:
     """Two ranks, of half the batch; under ``blind`` some rank has no picture at all in some step."""
     cases = {f"zero{z}": {"train": {"batch_images": 1, "accumulation": 2, "zero_stage": z}} for z in ZERO}
     cases |= {f"blind{z}": {"train": {"batch_images": 2, "blind_share": 0.4, "zero_stage": z}} for z in ZERO}
+    cases["muon"] = {"train": {"batch_images": 2, **MUON}}
     stopped = {"steps": 8, "batch_images": 2, **HALF}
     cases |= {f"two-stop{z}": {"train": {"zero_stage": z, **stopped}, "stop": 4} for z in ZERO}
     cases["frozen-stop"] = {"train": {"zero_stage": 3, **stopped}, "stop": 4, "freeze": ["vision_tower"]}
@@ -99,6 +102,13 @@ def test_bfloat16_comes_to_nearly_the_same(one: dict[str, Any], stage: int) -> N
 def test_two_ranks_equal_one(one: dict[str, Any], two: dict[str, Any], stage: int) -> None:
     assert losses(two[f"zero{stage}"]) == pytest.approx(losses(one["plain"]), abs=1e-5)
     assert norms(two[f"zero{stage}"]) == pytest.approx(norms(one["plain"]), rel=1e-4)
+
+
+def test_muon_takes_the_same_steps_on_two_ranks(one: dict[str, Any], two: dict[str, Any]) -> None:
+    # it rounds to bfloat16 within, so that what differs in the last bit comes out larger
+    assert losses(two["muon"]) == pytest.approx(losses(one["muon"]), abs=1e-3)
+    assert losses(one["muon"])[0] == pytest.approx(losses(one["plain"])[0], abs=1e-6)
+    assert losses(one["muon"])[1:] != pytest.approx(losses(one["plain"])[1:], abs=1e-3)
 
 
 @pytest.mark.parametrize("stage", ZERO)

@@ -18,7 +18,7 @@ import yaml
 from srgpt.errors import InputError
 from srgpt.params import TrainParams
 from srgpt.storage import work_url
-from srgpt.training.launch import Node, free_port
+from srgpt.training.launch import Node, _environment, free_port
 from tests.training.data import tiny_params, write_dataset
 
 
@@ -174,3 +174,13 @@ def test_a_node_is_found_in_the_environment(environment: pytest.MonkeyPatch) -> 
     environment.delenv("MASTER_ADDR")
     with pytest.raises(InputError, match="MASTER_ADDR"):
         Node.find(params, 1)
+
+
+def test_cores_are_shared_unless_threads_are_given(environment: pytest.MonkeyPatch) -> None:
+    environment.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
+    environment.delenv("OMP_NUM_THREADS", raising=False)
+    assert _environment(TrainParams(ranks=2), Node())["OMP_NUM_THREADS"] == "4"
+    assert _environment(TrainParams(ranks=2, threads=1), Node())["OMP_NUM_THREADS"] == "1"
+    environment.setenv("OMP_NUM_THREADS", "3")
+    assert "OMP_NUM_THREADS" not in _environment(TrainParams(ranks=2), Node())
+    assert _environment(TrainParams(threads=2), Node())["OMP_NUM_THREADS"] == "2"
