@@ -1,6 +1,6 @@
 """Measure what a profile's training learns: forms of depth and several seeds, beside the controls, by group.
 
-    python benchmarks/learning.py [--profile cpu-long] [--runs metric-7 ...] [--jobs 2] [--root .srgpt/learning]
+    python benchmarks/learning.py [--profile cpu-long] [--runs metric-7 ...] [--jobs 2] [--root FOLDER]
 
 A run is a form of depth and a seed, which decides the model's start values and the order of its samples; the data are
 made once. The commands are those of anyone (`srgpt ingest`, ... `srgpt evaluate`), in the folder `--root`, so a second
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -25,29 +26,40 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from scipy import stats
+
 from srgpt.evaluation.controls import TITLES
-from srgpt.evaluation.report import AVERAGES
 from srgpt.evaluation.statistics import GROUPS, score_name
+from srgpt.params import TrackingParams
+from srgpt.tracking import connect
 
 RUNS = tuple(f"{depth}-{seed}" for depth in ("metric", "relative") for seed in (7, 8, 9))
 
-T95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Two-sided 95 % points of Student's t distribution, by the number of values."""
+TABLES = {"ingest": "scenes", "perceive": "perceived", "lift": "graphs", "ask": "conversations"}
+"""What a stage makes, below ``data``."""
 
-ROWS = {**AVERAGES, **{score_name(group): group.replace("_", " ") for group in GROUPS}}
+ROWS = {
+    "qualitative_micro": "**qualitative**",
+    "quantitative_micro": "**quantitative**",
+    "quantitative_macro_6": "quantitative, mean of six",
+    "quantitative_macro_5": "quantitative, mean of five",
+    **{score_name(group): group.replace("_", " ") for group in GROUPS},
+}
 
 Scores = Mapping[str, Sequence[float]]
-"""A row's values, one for each seed, by column."""
+"""A column's values by metric, one for each seed."""
 
 
 def main() -> None:
     """Make what is missing, and print the table."""
     arguments = _arguments()
-    root: Path = arguments.root
+    root: Path = arguments.root or Path(".srgpt/learning") / arguments.profile
     root.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{(root / 'mlflow.db').absolute()}")
+    connect(TrackingParams())  # one process makes the store, before several use it
     lab = Lab(root, arguments.profile)
     for dataset in ("train", "bench"):
-        for stage in ("ingest", "perceive", "lift", "ask"):
+        for stage in TABLES:
             lab.make_table(stage, dataset)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(lab.train, arguments.runs))
@@ -61,14 +73,12 @@ def main() -> None:
 class Lab:
     """A folder with data, models and reports; what is there is not made again."""
 
-    TABLES = {"ingest": "scenes", "perceive": "perceived", "lift": "graphs", "ask": "conversations"}  # noqa: RUF012
-
     def __init__(self, root: Path, profile: str) -> None:
         self.root, self.profile = root, profile
 
     def make_table(self, stage: str, dataset: str) -> None:
         """Run a stage of curation."""
-        if not (self.root / "data" / self.TABLES[stage] / dataset).exists():
+        if not (self.root / "data" / TABLES[stage] / dataset).exists():
             self._run(f"{stage} {dataset}", [stage, "--dataset", dataset])
 
     def train(self, run: str) -> None:
@@ -108,7 +118,7 @@ def collect(root: Path, runs: Sequence[str]) -> dict[str, dict[str, list[float]]
             name = f"{depth} depth" if inputs == "rgbd" else title
             # the controls are those of the first form of depth
             if inputs in metrics and (inputs == "rgbd" or depth == runs[0].split("-")[0]):
-                for metric in ROWS:
+                for metric in ROWS.keys() & metrics[inputs].keys():
                     columns.setdefault(name, {}).setdefault(metric, []).append(metrics[inputs][metric])
     return columns
 
@@ -120,17 +130,19 @@ def markdown(columns: Mapping[str, Scores]) -> str:
         f"|---{'|---:' * len(columns)}|",
     ]
     for metric, title in ROWS.items():
-        cells = (cell(found[metric]) for found in columns.values())
-        lines.append(f"| {title.strip()} | {' | '.join(cells)} |")
+        cells = (cell(found.get(metric, [])) for found in columns.values())
+        lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def cell(values: Sequence[float]) -> str:
     """Return the mean in percent, with the half width of its interval where there are several values."""
+    if not values:
+        return ""
     mean = f"{100 * statistics.fmean(values):.1f}"
     if len(values) < 2:
         return mean
-    half = T95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return f"{mean} ± {100 * half:.1f}"
 
 
@@ -140,7 +152,7 @@ def means(columns: Mapping[str, Scores]) -> dict[str, dict[str, float]]:
 
 
 def _seeds(found: Scores) -> str:
-    count = len(next(iter(found.values())))
+    count = max(map(len, found.values()))
     return f"{count} seed{'s' if count > 1 else ''}"
 
 
@@ -149,7 +161,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--profile", default="cpu-long")
     parser.add_argument("--runs", nargs="+", default=RUNS, metavar="DEPTH-SEED")
     parser.add_argument("--jobs", type=int, default=1, help="models trained at a time")
-    parser.add_argument("--root", type=Path, default=Path(".srgpt/learning"))
+    parser.add_argument(
+        "--root", type=Path, help="folder of data, models and reports (.srgpt/learning/PROFILE)"
+    )
     return parser.parse_args()
 
 

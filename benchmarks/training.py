@@ -4,10 +4,10 @@
 
 All three train the same model on the same conversations in this one process; each repeat takes them in turn, and the
 median counts. *ours* is the loop of `srgpt train`: the loader, DeepSpeed's engine, checks and metrics. *plain* is
-forward, backward and AdamW on batches that are at hand already. *padded* does as SpatialRGPT's loop would with
-questions that stand alone: each question in a row of its own behind its picture, rows padded to the longest, the
-picture encoded for each. Tokens are those that differ between questions, and a picture's once. Ends with one line of
-JSON.
+forward, backward and the same optimizer's step on batches that are at hand already. *padded* does as SpatialRGPT's
+loop would with questions that stand alone: each question in a row of its own behind its picture, rows padded to the
+longest, the picture encoded for each. Tokens are those that differ between questions, and a picture's once. Ends with
+one line of JSON.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from srgpt.dataset.packing import IGNORE
 from srgpt.dataset.reading import Sample
 from srgpt.model.processing import Question, SrgptProcessor, index_inputs
 from srgpt.params import Params, load
-from srgpt.training.engine import set_rates, start_engine
+from srgpt.training.engine import clips_itself, set_rates, start_engine
 from srgpt.training.loop import take_step
+from srgpt.training.optimizer import make_optimizer
 from srgpt.training.plan import plan
 from srgpt.training.recipe import parameter_groups
 from srgpt.training.session import Session
@@ -44,7 +45,8 @@ def main() -> None:
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}
     with process_group():
-        torch.set_num_threads(params.train.threads or torch.get_num_threads())
+        if params.train.threads:
+            torch.set_num_threads(params.train.threads)
         session = _session(params, arguments.source)
         results = measure(session, arguments.steps, arguments.repeats)
     for name, value in results.items():
@@ -56,6 +58,7 @@ def measure(session: Session, steps: int, repeats: int) -> dict[str, float]:
     """Return tokens per second of each loop, their ratios, and our loop's share of waiting for data."""
     start = copy.deepcopy(session.model)
     engine = start_engine(session.model, session.recipe)
+    clip = None if clips_itself(session.recipe) else session.recipe.gradient_clipping
     stream = session.batches()
     plain, padded = Plain(copy.deepcopy(start), session), Plain(start, session)
     padded.model.llm.set_attn_implementation("sdpa")
@@ -67,8 +70,8 @@ def measure(session: Session, steps: int, repeats: int) -> dict[str, float]:
         started = time.perf_counter()
         for _ in range(steps):
             batch = clock.taken(lambda: next(stream))
-            set_rates(engine, 1e-4)
-            take_step(engine, [batch], ())
+            set_rates(engine, session.recipe.learning_rate)
+            take_step(engine, [batch], (), clip=clip)
             taken.append(batch)
         seconds = time.perf_counter() - started
         tokens = sum(b["input_ids"].numel() for b in taken)
@@ -109,13 +112,12 @@ def timed(call: Callable[[], object]) -> float:
 
 
 class Plain:
-    """The shortest loop that trains: forward, backward, clip, AdamW."""
+    """The shortest loop that trains: forward, backward, clip, the same optimizer."""
 
     def __init__(self, model: Any, session: Session) -> None:
         self.model = model.train()
         self.clipping = session.recipe.gradient_clipping
-        groups = parameter_groups(model, session.recipe)
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-4, betas=session.recipe.betas)
+        self.optimizer = make_optimizer(parameter_groups(model, session.recipe), session.recipe)
 
     def train(self, batches: Sequence[Batch]) -> None:
         """Take a step with each batch."""

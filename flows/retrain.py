@@ -25,7 +25,7 @@ from flows.workspace import exclusive
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import Params, load, write
 
-Profile = Literal["demo", "gpu", "full"]
+Profile = Literal["demo", "cpu-long", "gpu", "full"]
 
 
 @task(name="params", task_run_name="params", cache_policy=NO_CACHE)

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -115,3 +116,14 @@ def test_dvc_knows_the_printed_targets(root: Path) -> None:
     targets = {shlex.split(c)[2] for c in commands(root) if c.startswith("dvc repro ")}
     assert targets
     assert targets <= set(stages)
+
+
+def test_the_training_commands_would_start(root: Path) -> None:
+    page = (root / "docs/training.md").read_text()
+    lines = [line for block in re.findall(r"```console\n(.*?)```", page, re.S) for line in block.splitlines()]
+    shown = [shlex.split(line, comments=True) for line in lines if "--set" in line or "--profile" in line]
+    assert len(shown) >= 2
+    for command in shown:
+        pairs = list(pairwise(command))
+        profile = next((value for option, value in pairs if option == "--profile"), None)
+        load(root / "params.yaml", profile, [value for option, value in pairs if option == "--set"])

@@ -73,14 +73,6 @@ class Mixture:
         ]
         return digest(parts)
 
-    @property
-    def data(self) -> dict[str, str]:
-        """The datasets' names and fingerprints, for a model's lineage; of several of a name, the digest of all."""
-        found: dict[str, list[str]] = {}
-        for table in self.tables:
-            found.setdefault(table.name, []).append(table.fingerprint)
-        return {name: prints[0] if len(prints) == 1 else digest(prints) for name, prints in found.items()}
-
     def __len__(self) -> int:
         return self.starts[-1]
 

@@ -48,7 +48,7 @@ _STATED = re.compile(
 """Words by which an answer states a relation or a verdict, and the region that it concludes on."""
 
 _NUMBER = re.compile(r"(?<![\[\d.])(?P<leading>\d{2,}\.?|0\.0*[1-9]\d?|\d(?:\.\d)?)(?P<rest>\d*)")
-"""A number, but not a region's: up to its first two significant digits and its point, and the digits after them."""
+"""A number, but not a region's: its whole digits and decimals up to the second significant digit, and the rest."""
 
 
 @dataclass
@@ -92,9 +92,9 @@ class Row:
 class Packer:
     """Turns conversations into rows; remembers the tokens of texts it has seen.
 
-    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, a number up to its
-    first two significant digits and its point ``number_weight`` times, decimals after them its inverse, all else once:
-    the wording is learnt soon, the last decimals never, and there is much more of both.
+    Answer tokens that state a relation or a verdict (``wider``, ``yes``) count ``key_weight`` times, a number's whole
+    digits and its decimals up to the second significant digit ``number_weight`` times, decimals after them its inverse,
+    all else once: the wording is learnt soon, the last decimals never, and there is much more of both.
     """
 
     def __init__(

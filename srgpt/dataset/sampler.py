@@ -11,8 +11,7 @@ evenly, so that any stretch of it has about the shares of the whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,10 +91,6 @@ class SamplerState:
 
     fingerprint: str
     consumed: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert to plain data."""
-        return asdict(self)
 
 
 class PermutationSampler:

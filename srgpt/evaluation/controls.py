@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 import pyarrow.compute as pc
 
+from srgpt.errors import InputError
 from srgpt.evaluation.statistics import Comparison, compare_groups
 from srgpt.model.pixels import DepthInput
 from srgpt.model.prompts import Inputs
@@ -53,11 +54,16 @@ class Variants:
 def variants_of(scenes: str, depth: DepthInput, learnt: Sequence[Inputs] = VARIANTS) -> Variants:
     """Return the inputs that a model of a form of ``depth`` has ``learnt`` and the table of scenes allows.
 
-    With depth only where every scene has it; relative depth counts for models that see no scale.
+    With depth only where every scene has it; relative depth counts for models that see no scale. Raises
+    :class:`InputError` where nothing is left.
     """
-    inputs = tuple(i for i in VARIANTS if i in learnt)
-    if depth == "none":
-        return Variants(tuple(i for i in inputs if i != "rgbd"))
+    inputs = tuple(i for i in VARIANTS if i in learnt and (i != "rgbd" or depth != "none"))
+    if not inputs:
+        raise InputError(
+            f"the model has learnt {', '.join(learnt) or 'no inputs'}, none of which it can be given"
+        )
+    if "rgbd" not in inputs:
+        return Variants(inputs)
     columns = ["depth", "relative_depth"] if depth == "relative" else ["depth"]
     total = missing = 0
     for shard in read_manifest(scenes, "scenes").shards:
@@ -67,8 +73,13 @@ def variants_of(scenes: str, depth: DepthInput, learnt: Sequence[Inputs] = VARIA
         missing += int(pc.sum(pc.is_null(depth)).as_py() or 0)
     if missing == 0:
         return Variants(inputs)
-    note = f"{missing} of {total} scenes have no depth, so the model is asked without it."
-    return Variants(tuple(i for i in inputs if i != "rgbd"), note)
+    without = tuple(i for i in inputs if i != "rgbd")
+    if not without:
+        raise InputError(
+            f"{scenes}: {missing} of {total} scenes have no depth, and the model has learnt to answer with it only; "
+            "give them depth (perceive.depth=model), or train with train.rgb_share above 0"
+        )
+    return Variants(without, f"{missing} of {total} scenes have no depth, so the model is asked without it.")
 
 
 def compare_controls(

@@ -25,8 +25,10 @@ def explain(error: ValidationError, root: type[BaseModel], data: Mapping[str, An
             lines.append(f"  {item['msg'].removeprefix('Value error, ')}")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            shown = repr(item["input"]) if _may_be_shown(root, location) else "(not shown)"
-            lines.append(f"  {key} = {shown}: {message[0].lower()}{message[1:]}{_allowed(root, location)}")
+            shown = f" = {item['input']!r}" if _may_be_shown(root, location) else " = (not shown)"
+            if _section_at(root, location) is not None and isinstance(item["input"], dict):
+                shown = ""  # a whole section says nothing
+            lines.append(f"  {key}{shown}: {message[0].lower()}{message[1:]}{_allowed(root, location)}")
     return "\n".join(lines)
 
 

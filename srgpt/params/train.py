@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from srgpt.params.model import ModelParams
 from srgpt.params.section import Count, Name, Positive, Section, Share
@@ -88,13 +88,14 @@ class RecipeParams(Section):
     betas: tuple[Share, Share] = (0.9, 0.95)
     """AdamW's decay rates of the first and second moment."""
     muon: list[Pattern] = []
-    """Matrices that Muon trains instead of AdamW, by patterns of names: a small model from scratch learns in half the
-    steps. Without ZeRO and in float32 only, for it needs whole matrices."""
+    """Hidden layers' matrices that Muon trains instead of AdamW, by patterns of names; small models from scratch learn
+    sooner. Without ZeRO and in float32 only, for it needs whole matrices."""
     gradient_clipping: Positive = 1.0
     key_weight: Positive = 1.0
     """How much the words of an answer that state a relation or a verdict count in the loss; wording counts 1."""
     number_weight: Positive = 1.0
-    """How much a number counts up to its first two significant digits; decimals after them count its inverse."""
+    """How much a number's whole digits and its decimals up to the second significant digit count; decimals after them
+    count its inverse."""
     rgb_share: Share = 0.15
     """Share of samples trained without depth, so that one model answers with and without."""
     boxes_share: Share = 0.0
@@ -107,7 +108,7 @@ class RecipeParams(Section):
     """What ZeRO keeps in the memory of the CPU: the optimizer's states and its step (stage 1 and up), or the
     parameters, too (stage 3)."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """``auto``: bfloat16 on a GPU, float32 on a CPU."""
+    """``auto``: bfloat16 on a GPU, float32 on a CPU and with Muon."""
     gradient_checkpointing: bool = False
     """Compute activations of tower and language model twice instead of keeping them: slower, in less memory."""
     attention: Literal["auto", "eager", "sdpa", "flash_attention_2"] = "auto"
@@ -116,31 +117,6 @@ class RecipeParams(Section):
     checkpoint_steps: Count = 100
     spike_factor: Annotated[float, Field(gt=1)] | None = None
     """A loss of so many times the usual one stops the training; null lets it go on."""
-
-    @model_validator(mode="after")
-    def _offload_needs_zero(self) -> RecipeParams:
-        least = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
-        if self.zero_stage < least:
-            raise ValueError(f"offload = {self.offload!r} needs zero_stage >= {least}")
-        return self
-
-    @model_validator(mode="after")
-    def _muon_needs_whole_matrices(self) -> RecipeParams:
-        if self.muon and (self.zero_stage or self.dtype == "bfloat16"):
-            raise ValueError("muon needs zero_stage = 0 and dtype = 'float32': others cut matrices to pieces")
-        return self
-
-    @model_validator(mode="after")
-    def _quantises_whole_weights(self) -> RecipeParams:
-        if self.lora is not None and self.lora.quantize and "llm" not in self.lora.targets:
-            raise ValueError(
-                "lora.quantize needs llm among lora.targets: 4-bit weights are trained by adapters only"
-            )
-        if self.lora is not None and self.lora.quantize and self.zero_stage == 3:
-            raise ValueError(
-                "lora.quantize needs zero_stage <= 2: ZeRO-3 would cut the 4-bit weights to pieces"
-            )
-        return self
 
 
 class StageParams(RecipeParams):
@@ -173,8 +149,8 @@ class TrainParams(RecipeParams):
     nodes: Count = 1
     """Machines that train together on a shared folder; each runs ``srgpt train`` with its own --node-rank."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Threads of each rank's computations on a CPU; 0 shares the cores among the ranks. A small model computes no
-    faster with two, and one leaves a core to reading."""
+    """Threads of each rank on the CPU; 0 takes OMP_NUM_THREADS, else shares the cores among the ranks. A small model
+    computes no faster with two, and one leaves a core to reading; an offloaded optimizer wants many."""
     log_steps: Count = 10
     sample_steps: Annotated[int, Field(ge=0)] = 0
     """Steps between pages of answers to a fixed handful of questions in MLflow; 0 makes none."""
@@ -186,12 +162,44 @@ class TrainParams(RecipeParams):
     """Memory for shards that are shuffled together, encoded, in each process that reads. It changes the order."""
 
     @model_validator(mode="after")
+    def _offload_needs_zero(self) -> TrainParams:
+        least = {"none": 0, "optimizer": 1, "parameters": 3}[self.offload]
+        if self.zero_stage < least:
+            raise ValueError(f"offload = {self.offload!r} needs zero_stage >= {least}")
+        return self
+
+    @model_validator(mode="after")
+    def _muon_needs_whole_matrices(self) -> TrainParams:
+        if self.muon and (self.zero_stage > 0 or self.dtype == "bfloat16"):
+            raise ValueError(
+                "muon needs whole matrices in float32, so zero_stage = 0 and not dtype = 'bfloat16'; "
+                "set muon=[] to train by AdamW alone"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _quantises_whole_weights(self) -> TrainParams:
+        if self.lora is not None and self.lora.quantize and "llm" not in self.lora.targets:
+            raise ValueError(
+                "lora.quantize needs llm among lora.targets: 4-bit weights are trained by adapters only"
+            )
+        if self.lora is not None and self.lora.quantize and self.zero_stage == 3:
+            raise ValueError(
+                "lora.quantize needs zero_stage <= 2: ZeRO-3 would cut the 4-bit weights to pieces"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _names_differ(self) -> TrainParams:
         names = [stage.name for stage in self.stages]
         if len(names) != len(set(names)):
             raise ValueError(f"the stages' names must differ: {', '.join(names)}")
-        for index in range(len(names)):
-            self.at(index)
+        for index, name in enumerate(names):
+            try:
+                self.at(index)
+            except ValidationError as error:
+                message = error.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"stage {name}: {message}") from None
         return self
 
     @property

@@ -52,6 +52,11 @@ def _check(params: AskParams) -> None:
             "ask.compat = reference: its facts come from perceived clouds, and ask.truth is cuboids. "
             "Set ask.truth=perceived, or keep ask.compat=corrected for this dataset."
         )
+    if params.units != "everyday":
+        raise InputError(
+            f"ask.units = {params.units}: SpatialRGPT draws units. "
+            "Set ask.units=everyday, or keep ask.compat=corrected for this dataset."
+        )
     if set(params.reasoning) - {"facts"}:
         raise InputError(
             f"ask.reasoning = {params.reasoning}: with ask.compat=reference only facts can be asked. "

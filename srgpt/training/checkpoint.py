@@ -170,6 +170,8 @@ def _restore(engine: Any, settings: Sequence[dict[str, Any]]) -> None:
     for group, setting in zip(engine.optimizer.param_groups, settings, strict=True):
         group.update(setting)
     adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
-    for state in adam.state.values():
-        if isinstance(state.get("step"), torch.Tensor):
-            state["step"] = state["step"].clone()
+    for parameter, state in adam.state.items():
+        if isinstance(
+            state.get("step"), torch.Tensor
+        ):  # a converter leaves it on the CPU, a fused step needs it here
+            state["step"] = state["step"].to(parameter.device, copy=True)

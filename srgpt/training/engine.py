@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import torch
 
-from srgpt.errors import InputError
 from srgpt.params import TrainParams
-from srgpt.training.optimizer import MuonAndAdamW
+from srgpt.training.optimizer import make_optimizer
 from srgpt.training.recipe import parameter_groups, precision
 
 
 def start_engine(model: torch.nn.Module, params: TrainParams, *, universal: bool = False) -> Any:
     """Hand the model to DeepSpeed; needs an initialised process group.
 
-    ``universal`` prepares it to load a checkpoint of another number of ranks (see ``checkpoint``). Raises
-    :class:`InputError` where Muon would have to train in bfloat16.
+    ``universal`` prepares it to load a checkpoint of another number of ranks (see ``checkpoint``).
     """
     import deepspeed
 
-    if params.muon and precision(params) == torch.bfloat16:
-        raise InputError("train.muon needs float32; set train.dtype=float32, or train.muon=[]")
     groups = parameter_groups(model, params)
     if torch.cuda.is_available():
         # what a bfloat16 model still computes in float32 may be TF32; a float32 model is to be exact
@@ -33,41 +28,28 @@ def start_engine(model: torch.nn.Module, params: TrainParams, *, universal: bool
     engine, _, _, _ = deepspeed.initialize(
         model=model,
         model_parameters=groups,  # type: ignore[arg-type]
-        optimizer=MuonAndAdamW(groups, params) if params.muon else None,
+        optimizer=make_optimizer(groups, params),
         config=deepspeed_config(params, universal=universal),
     )
-    engine.clip_fp32_gradients = partial(_clip, engine)
     return engine
 
 
-def _clip(engine: Any) -> None:
-    """Clip gradients where neither ZeRO nor bfloat16 does, and keep their norm, which DeepSpeed would not tell."""
-    trained = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    engine._global_grad_norm = torch.nn.utils.clip_grad_norm_(trained, engine.gradient_clipping())
+def clips_itself(params: TrainParams) -> bool:
+    """Whether DeepSpeed clips gradients and tells their norm, as it does with ZeRO and in bfloat16."""
+    return params.zero_stage > 0 or precision(params) == torch.bfloat16
 
 
 def deepspeed_config(params: TrainParams, *, universal: bool = False) -> dict[str, Any]:
     """Return DeepSpeed's configuration.
 
-    Adam is torch's own on every device: on the CPU, where offloaded states are, DeepSpeed's would have to be
-    compiled.
+    The optimizer is handed over: on the CPU, where offloaded states are, DeepSpeed's own would have to be compiled.
     """
     return {
         "train_micro_batch_size_per_gpu": params.batch_images,
         "gradient_accumulation_steps": params.accumulation,
-        "gradient_clipping": params.gradient_clipping,
+        "gradient_clipping": params.gradient_clipping if clips_itself(params) else 0.0,
         "zero_optimization": {"stage": params.zero_stage, **_offload(params.offload)},
         "zero_force_ds_cpu_optimizer": False,
-        "optimizer": {
-            "type": "AdamW",
-            "params": {
-                "lr": params.learning_rate,
-                "betas": list(params.betas),
-                "weight_decay": params.weight_decay,
-                "torch_adam": True,
-                "fused": True,
-            },
-        },
         "bf16": {"enabled": precision(params) == torch.bfloat16},
         "checkpoint": {"load_universal": universal},
         "steps_per_print": 10**9,

@@ -23,7 +23,7 @@ from srgpt.model.modeling import cast_pixels
 from srgpt.params import TrainParams
 from srgpt.training import checkpoint
 from srgpt.training.checkpoint import Progress
-from srgpt.training.engine import set_rates
+from srgpt.training.engine import clips_itself, set_rates
 from srgpt.training.guards import Guard
 from srgpt.training.metrics import Reporter, Step
 from srgpt.training.recipe import learning_rate
@@ -77,6 +77,7 @@ def train(
     sampler.resume(progress.sampler)
     hooks.advance(progress.step, note="resumed" if progress.step else "")
     guard = Guard(params.spike_factor, progress.losses)
+    clip = None if clips_itself(params) else params.gradient_clipping
     done, loss, tokens, before = progress.step, math.nan, progress.tokens, progress.seconds
     stream = batches()
     while done < params.steps:
@@ -84,7 +85,7 @@ def train(
         batch = [next(stream) for _ in range(params.accumulation)]
         waited = time.perf_counter() - waiting
         rates = set_rates(engine, learning_rate(done, params))
-        step = take_step(engine, batch, reporter.families, work=hooks.work, stop=hooks.stop())
+        step = take_step(engine, batch, reporter.families, clip=clip, work=hooks.work, stop=hooks.stop())
         done, loss, tokens = done + 1, step.loss, tokens + step.tokens
         wrong = guard.check(loss, step.norm)
         if wrong is not None:
@@ -112,12 +113,14 @@ def take_step(
     batches: Sequence[Batch],
     families: Sequence[str] = (),
     *,
+    clip: float | None = None,
     work: Callable[[Batch], float] = lambda batch: 0.0,
     stop: bool = False,
 ) -> Step:
     """Take one optimizer step over the ``batches`` of this rank; return its sums over all ranks.
 
     The loss is the weighted mean over the labels of the *global* batch, however they fall to ranks and batches.
+    ``clip`` is the greatest norm of the gradient, where the engine does not clip itself.
     ``stop`` is this rank's wish, and true in the result where any rank has it.
     """
     world = dist.get_world_size()
@@ -127,15 +130,18 @@ def take_step(
     divisor = (weight / world / len(batches)).float()
     loss = torch.zeros((), dtype=torch.float64, device=engine.device)
     sums_F2 = torch.zeros((len(families), 2), dtype=torch.float64, device=engine.device)
-    for batch in batches:
+    norm = None
+    for number, batch in enumerate(batches):
         inputs = _to_device(batch, engine)
         output = engine(**inputs, loss_divisor=divisor)
         engine.backward(output.loss)
         loss += output.loss.detach() / len(batches)
         if families and "families" in batch:
             sums_F2 += _by_family(batch, output.token_losses, len(families)).to(engine.device)
+        if clip is not None and number == len(batches) - 1:
+            norm = torch.nn.utils.clip_grad_norm_(engine.module.parameters(), clip)
         engine.step()
-    found = float(engine.get_global_grad_norm() or 0.0)
+    found = float(engine.get_global_grad_norm() if norm is None else norm)
     counts = [_count(batches, name) for name in ("tokens", "labels", "samples")]
     flags = [float(not math.isfinite(found)), float(stop)]
     own = torch.tensor([*counts, sum(map(work, batches)), *flags], dtype=torch.float64)

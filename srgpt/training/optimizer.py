@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from srgpt.params import TrainParams
 
 
-class _Optimizer(Protocol):
-    param_groups: list[dict[str, Any]]
-
-    def step(self) -> Any: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+def make_optimizer(groups: Sequence[dict[str, Any]], params: TrainParams) -> torch.optim.Optimizer:
+    """Return the optimizer of the groups of ``parameter_groups``: torch's own, on every device."""
+    if params.muon:
+        return MuonAndAdamW(groups, params)
+    return torch.optim.AdamW(groups, params.learning_rate, params.betas, fused=True)
 
 
 class MuonAndAdamW(torch.optim.Optimizer):
@@ -27,7 +26,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def __init__(self, groups: Sequence[dict[str, Any]], params: TrainParams) -> None:
         rate = params.learning_rate
         muon, rest = ([g for g in groups if g["muon"] is wanted] for wanted in (True, False))
-        self._parts: list[_Optimizer] = []
+        self._parts: list[torch.optim.Optimizer] = []
         if muon:
             self._parts.append(torch.optim.Muon(muon, rate, adjust_lr_fn="match_rms_adamw"))
         if rest:
@@ -37,8 +36,7 @@ class MuonAndAdamW(torch.optim.Optimizer):
     def _groups(self) -> list[dict[str, Any]]:
         return [group for part in self._parts for group in part.param_groups]
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Take a step with each optimizer."""
         for part in self._parts:
             part.step()

@@ -8,26 +8,37 @@ from typing import Any
 import torch
 from torch import nn
 
+from srgpt.errors import InputError
 from srgpt.params import TrainParams
-from srgpt.training.trainable import first_match
+from srgpt.training.trainable import first_match, is_adapter, plain_name
 
 
 def parameter_groups(model: nn.Module, params: TrainParams) -> list[dict[str, Any]]:
     """Return the optimizer's groups: matrices with weight decay, norms, biases and embeddings without.
 
     Each has a ``rate``, its learning rate relative to the schedule's (``train.rates``), and the ``part`` of the model
-    that has it; ``muon`` says whether Muon trains it. Parameters that do not require a gradient are in none.
+    that has it; ``muon`` says whether Muon trains it, which is for hidden layers' matrices, and for no adapter's.
+    Parameters that do not require a gradient are in none. Raises :class:`InputError` where ``train.muon`` names
+    parameters, but no matrix that is trained.
     """
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    ends = embeddings | {id(p) for p in (head.parameters() if head is not None else ())}
     groups: dict[tuple[str, float, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            part = first_match(name.replace(".base_layer", ""), params.rates) or "all"
+            plain = plain_name(name)
+            part = first_match(plain, params.rates) or "all"
             rate = params.rates.get(part, 1.0)
             matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
-            muon = matrix and parameter.ndim == 2 and first_match(name, params.muon) is not None
+            hidden = parameter.ndim == 2 and id(parameter) not in ends and not is_adapter(name)
+            muon = hidden and first_match(plain, params.muon) is not None
             key = part, rate, params.weight_decay if matrix else 0.0, muon
             groups.setdefault(key, []).append(parameter)
+    if params.muon and not any(muon for *_, muon in groups):
+        raise InputError(
+            f"train.muon = {params.muon}: names no hidden layer's matrix that is trained; set train.muon=[]"
+        )
     return [
         {"params": found, "rate": rate, "part": part, "weight_decay": decay, "muon": muon}
         for (part, rate, decay, muon), found in groups.items()
@@ -51,7 +62,7 @@ def learning_rate(step: int, params: TrainParams) -> float:
 
 
 def precision(params: TrainParams) -> torch.dtype:
-    """Return the dtype to train in: ``auto`` is bfloat16 on a GPU, float32 on a CPU."""
+    """Return the dtype to train in: ``auto`` is bfloat16 on a GPU, float32 on a CPU or with Muon."""
     if params.dtype == "auto":
-        return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_available() and not params.muon else torch.float32
     return torch.float32 if params.dtype == "float32" else torch.bfloat16

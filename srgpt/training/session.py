@@ -244,6 +244,7 @@ class Session:
 
     def _summary(self, outcome: Outcome, parameters: int) -> dict[str, Any]:
         trained = [p for p in self.model.parameters() if p.requires_grad]
+        main = "rgb" if self.model.config.depth == "none" else "rgbd"
         return {
             "steps": outcome.steps,
             "final_loss": outcome.loss,
@@ -253,7 +254,9 @@ class Session:
             "trained_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in trained),
             "dataset_fingerprint": self.dataset.fingerprint,
             "samples_seen": self.sampler.state.consumed,
-            "inputs": ["rgbd", *(name for name, share in self._shares.items() if share > 0)],
+            "inputs": list(
+                dict.fromkeys([main, *(name for name, share in self._shares.items() if share > 0)])
+            ),
             "ranks": self.world,
         }
 

@@ -32,12 +32,12 @@ def choose(model: SrgptForConditionalGeneration, params: TrainParams) -> None:
     """
     targets = [] if params.lora is None else params.lora.targets
     fine = [p for p in params.trainable if p not in PARTS]
-    names = [name.replace(_WRAPPED, "") for name, _ in model.named_parameters()]
+    names = [plain_name(name) for name, _ in model.named_parameters()]
     check_patterns("trainable", params.trainable, names)
-    check_patterns("rates", params.rates, names)
-    check_patterns("muon", params.muon, names)
+    check_patterns("rates", params.rates, [*names, *_OF_DEPTH])
+    check_patterns("muon", params.muon, [*names, *_OF_DEPTH])
     for (name, parameter), plain in zip(model.named_parameters(), names, strict=True):
-        if _ADAPTER in name:
+        if is_adapter(name):
             parameter.requires_grad_(True)
         elif parameter.is_floating_point():  # 4-bit weights cannot be trained, and are always targets
             adapted = first_match(plain, targets) is not None and first_match(plain, fine) is None
@@ -55,6 +55,16 @@ def _is_fixed(model: SrgptForConditionalGeneration, name: str) -> bool:
     return own.startswith(UNUSED) or (model.config.fixed_positions and own == POSITIONS)
 
 
+def plain_name(name: str) -> str:
+    """Return a parameter's name as it is without adapters."""
+    return name.replace(_WRAPPED, "")
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a parameter is an adapter's."""
+    return _ADAPTER in name
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a name is the pattern, lies below it (``llm`` holds ``llm.model.norm.weight``), or fits it as a glob."""
     return name == pattern or name.startswith(f"{pattern}.") or fnmatchcase(name, pattern)
@@ -66,8 +76,8 @@ def first_match(name: str, patterns: Iterable[str]) -> str | None:
 
 
 def check_patterns(key: str, patterns: Iterable[str], names: Iterable[str]) -> None:
-    """Raise :class:`InputError` where a pattern fits no name, of this model or of one with another form of depth."""
-    known = [*names, *_OF_DEPTH]
+    """Raise :class:`InputError` where a pattern fits no name."""
+    known = list(names)
     for pattern in patterns:
         if not any(matches(name, pattern) for name in known):
             shown = ", ".join(known[:: max(1, len(known) // 4)][:4])

@@ -1,6 +1,6 @@
 """One rank of a training job: ``python -m srgpt.training.worker JOB.json``.
 
-The process group, the accelerator and the threads belong to this process alone and end with it.
+The process group and the accelerator belong to this process alone and end with it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Job:
     stage: int
     """Number of the stage, from 0."""
     sources: list[dict[str, Any]]
-    """Tables of the mixture: ``url``, ``scenes`` and ``weight`` of each."""
+    """Tables of the mixture: ``url``, ``scenes``, ``weight`` and ``history`` of each."""
     data: dict[str, str]
     """Fingerprints of what the whole training reads, for its lineage."""
     folder: str

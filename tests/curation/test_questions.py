@@ -260,7 +260,7 @@ def test_every_phrasing_of_an_answer_reads_back(category):
                 )
 
 
-def test_metres_alone_change_nothing_but_the_words() -> None:
+def test_answers_in_metres_alone_read_back() -> None:
     families = ["camera", "ratio", "multi_hop", "facts"]
     for seed in range(20):
         (told,) = ask(graph(seed), reasoning=families, units="metres")

@@ -51,7 +51,6 @@ def test_tables_stand_one_after_the_other(processor, asked, captions, bare):
     assert [one.name_of((7, k)) for k in range(len(one))] == names
     assert one[3, 13].key == (3, 13)
     assert [one[0, k].history for k in (0, 11, 12, 16, 17)] == [False, False, True, True, False]
-    assert one.data.keys() == {"asked", "captions", "bare"}
 
 
 def test_what_a_sample_lacks_decides_its_inputs(processor, asked, captions, bare):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from srgpt.errors import InputError
 from srgpt.evaluation.controls import VARIANTS, Variants, main_inputs, variants_of
 from srgpt.evaluation.gallery import choose, with_chips
 from srgpt.evaluation.grading import grade
@@ -165,6 +166,10 @@ def test_depth_decides_the_inputs(tmp_path: Path) -> None:
     found = variants_of(trace(without, "perceive"), "metric")
     assert (found.main, found.controls) == ("rgb", ("boxes", "blind"))
     assert "6 of 6 scenes have no depth" in found.note
+    with pytest.raises(InputError, match="6 of 6 scenes have no depth, and the model"):
+        variants_of(trace(without, "perceive"), "metric", ("rgbd",))
+    with pytest.raises(InputError, match="the model has learnt rgbd, none of which it can be given"):
+        variants_of(trace(with_depth, "perceive"), "none", ("rgbd",))
     assert variants_of(trace(with_depth, "perceive"), "none", ("rgbd", "rgb", "blind")).inputs == (
         "rgb",
         "blind",

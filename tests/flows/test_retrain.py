@@ -230,7 +230,7 @@ def test_parameters_make_a_good_form() -> None:
     assert all(p.get("description") for p in properties.values())
     assert schema["required"] == []
     choices = next(o["enum"] for o in properties["profile"]["anyOf"] if "enum" in o)
-    assert choices == ["demo", "gpu", "full"]
+    assert choices == ["demo", "cpu-long", "gpu", "full"]
     assert properties["promote"]["type"] == "boolean"
 
 

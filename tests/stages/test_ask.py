@@ -95,6 +95,7 @@ def test_not_one_question_is_an_error_that_says_what_is_missing(tmp_path):
     [
         ({"truth": "cuboids"}, "its facts come from perceived clouds, and ask.truth is cuboids"),
         ({"reasoning": ["facts", "ratio"]}, "with ask.compat=reference only facts can be asked"),
+        ({"units": "metres"}, "ask.units = metres: SpatialRGPT draws units"),
     ],
 )
 def test_what_the_reference_cannot_ask_is_refused(graphs, tmp_path, settings, says):

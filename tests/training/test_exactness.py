@@ -20,8 +20,9 @@ ZERO = (0, 1, 2, 3)
 KILLS = 20
 
 HALF = {"rates": {"vision_tower": 0.5, "region_extractor": 0.5}, "weight_decay": 0.1}
-MUON: dict[str, Any] = {"muon": ["llm.model.layers", "region_extractor"]}
 """Groups of parameters that differ in more than their names."""
+
+MUON: dict[str, Any] = {"muon": ["llm.model.layers", "region_extractor"]}
 
 
 @pytest.fixture(scope="module", autouse=True)

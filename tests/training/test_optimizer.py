@@ -9,9 +9,9 @@ import torch
 
 from srgpt.errors import InputError
 from srgpt.params import TrainParams
-from srgpt.training.engine import start_engine
+from srgpt.training.lora import add_adapters
 from srgpt.training.optimizer import MuonAndAdamW
-from srgpt.training.recipe import parameter_groups
+from srgpt.training.recipe import parameter_groups, precision
 from srgpt.training.trainable import choose
 from tests.model.tiny import make_tiny
 
@@ -46,7 +46,7 @@ def test_muon_has_the_matrices_that_are_named_and_adamw_the_rest():
     assert set(everything) == {id(p) for p in model.parameters() if p.requires_grad}
 
 
-def test_a_step_is_as_large_as_adamws():
+def test_a_step_is_about_as_large_as_adamws():
     model, optimizer = started(PARAMS.model_copy(update={"weight_decay": 0.0}))
     before = copy.deepcopy(model.state_dict())
     for group in optimizer.param_groups:
@@ -54,9 +54,8 @@ def test_a_step_is_as_large_as_adamws():
     train(model, optimizer, 1)
     for name in ("llm.model.layers.0.mlp.up_proj.weight", "llm.lm_head.weight"):
         moved = (model.state_dict()[name] - before[name]).square().mean().sqrt()
-        assert 0.0015 < moved < 0.012, (
-            name
-        )  # Muon's root mean square is about 0.2 of the rate, AdamW's first step 1
+        # Muon's is about 0.2 of the rate, as AdamW's are once its gradients disagree; its first one is all of it
+        assert 0.0015 < moved < 0.012, name
 
 
 def test_a_rate_that_is_set_from_outside_counts_for_both():
@@ -84,15 +83,22 @@ def test_a_loaded_state_goes_on_exactly():
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
 
 
-def test_only_one_of_them_where_that_is_all():
+def test_adapters_ends_and_what_is_no_matrix_are_not_for_muon():
     model, _ = make_tiny()
-    choose(model, params := TrainParams(trainable=["mm_projector"], muon=["mm_projector"]))
-    optimizer = MuonAndAdamW(parameter_groups(model, params), params)
-    assert {g["muon"] for g in optimizer.param_groups} == {True, False}
-    params = TrainParams(muon=["llm.model.layers"])
-    choose(model, params.model_copy(update={"trainable": ["mm_projector"]}))
-    optimizer = MuonAndAdamW(parameter_groups(model, params), params)
-    assert {g["muon"] for g in optimizer.param_groups} == {False}
+    params = TrainParams(muon=["llm", "vision_tower"])
+    groups = parameter_groups(model, params)
+    muon = {id(p) for g in groups if g["muon"] for p in g["params"]}
+    assert id(model.get_input_embeddings().weight) not in muon
+    assert id(model.get_output_embeddings().weight) not in muon
+    assert id(model.vision_tower.embeddings.patch_embedding.weight) not in muon
+    lora = {"rank": 2, "alpha": 4, "targets": ["llm"]}
+    params = TrainParams(muon=["llm"], lora=lora, trainable=["mm_projector"])
+    add_adapters(model, params.lora, 0)
+    choose(model, params)
+    with pytest.raises(
+        InputError, match=r"names no hidden layer's matrix that is trained; set train\.muon=\[\]"
+    ):
+        parameter_groups(model, params)
 
 
 def test_a_pattern_that_fits_nothing_is_an_error_but_not_another_form_of_depth():
@@ -107,12 +113,20 @@ def test_a_pattern_that_fits_nothing_is_an_error_but_not_another_form_of_depth()
 
 @pytest.mark.parametrize("bad", [{"zero_stage": 1}, {"dtype": "bfloat16"}])
 def test_it_needs_whole_matrices(bad):
-    with pytest.raises(ValueError, match="muon needs zero_stage = 0 and dtype = 'float32'"):
+    with pytest.raises(ValueError, match="muon needs whole matrices in float32"):
         TrainParams(muon=["llm"], **bad)
 
 
-def test_it_needs_float32_where_the_device_would_choose_otherwise(monkeypatch):
+def test_it_has_float32_where_the_device_would_choose_otherwise(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    model, _ = make_tiny()
-    with pytest.raises(InputError, match=r"train\.muon needs float32; set train\.dtype=float32"):
-        start_engine(model, PARAMS)
+    assert precision(PARAMS) == torch.float32
+    assert precision(TrainParams()) == torch.bfloat16
+
+
+def test_a_stage_may_go_without():
+    stages = [{"name": "a"}, {"name": "b", "zero_stage": 2, "muon": []}]
+    assert TrainParams(muon=["llm"], stages=stages).at(1).muon == []
+    with pytest.raises(ValueError, match="stage b: muon needs whole matrices"):
+        TrainParams(muon=["llm"], stages=[{"name": "a"}, {"name": "b", "zero_stage": 2}])
+    offloaded = TrainParams(zero_stage=2, stages=[{"name": "a", "offload": "optimizer"}])
+    assert offloaded.at(0).offload == "optimizer"
