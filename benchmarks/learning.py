@@ -31,6 +31,7 @@ from scipy import stats
 from srgpt.evaluation.controls import TITLES
 from srgpt.evaluation.statistics import GROUPS, score_name
 from srgpt.params import TrackingParams
+from srgpt.records import QUALITATIVE
 from srgpt.tracking import connect
 
 RUNS = tuple(f"{depth}-{seed}" for depth in ("metric", "relative") for seed in (7, 8, 9))
@@ -43,7 +44,7 @@ ROWS = {
     "quantitative_micro": "**quantitative**",
     "quantitative_macro_6": "quantitative, mean of six",
     "quantitative_macro_5": "quantitative, mean of five",
-    **{score_name(group): group.replace("_", " ") for group in GROUPS},
+    **{score_name(g): g.replace("_", " / " if g in QUALITATIVE else " ") for g in GROUPS},
 }
 
 Scores = Mapping[str, Sequence[float]]
@@ -118,7 +119,7 @@ def collect(root: Path, runs: Sequence[str]) -> dict[str, dict[str, list[float]]
             name = f"{depth} depth" if inputs == "rgbd" else title
             # the controls are those of the first form of depth
             if inputs in metrics and (inputs == "rgbd" or depth == runs[0].split("-")[0]):
-                for metric in ROWS.keys() & metrics[inputs].keys():
+                for metric in (m for m in ROWS if m in metrics[inputs]):
                     columns.setdefault(name, {}).setdefault(metric, []).append(metrics[inputs][metric])
     return columns
 
