@@ -29,7 +29,7 @@ from srgpt.dataset.packing import IGNORE
 from srgpt.dataset.reading import Sample
 from srgpt.model.processing import Question, SrgptProcessor, index_inputs
 from srgpt.params import Params, load
-from srgpt.training.engine import clips_itself, set_rates, start_engine
+from srgpt.training.engine import norm_to_clip, set_rates, start_engine
 from srgpt.training.loop import take_step
 from srgpt.training.optimizer import make_optimizer
 from srgpt.training.plan import plan
@@ -58,7 +58,7 @@ def measure(session: Session, steps: int, repeats: int) -> dict[str, float]:
     """Return tokens per second of each loop, their ratios, and our loop's share of waiting for data."""
     start = copy.deepcopy(session.model)
     engine = start_engine(session.model, session.recipe)
-    clip = None if clips_itself(session.recipe) else session.recipe.gradient_clipping
+    clip = norm_to_clip(session.recipe)
     stream = session.batches()
     plain, padded = Plain(copy.deepcopy(start), session), Plain(start, session)
     padded.model.llm.set_attn_implementation("sdpa")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -48,13 +49,18 @@ class Camera:
         """Return a picture's camera; what is not known of it is assumed: 60 degrees wide, level."""
         return cls(intrinsics or intrinsics_of(ASSUMED_FOV, width, height), gravity or LEVEL)
 
+    @cached_property
+    def rotation(self) -> Floats:
+        """R (3, 3) from the camera frame to the canonical one; raises as :func:`canonical_rotation` does."""
+        return canonical_rotation(self.gravity)
+
     def canonical_points(self, u: ArrayLike, v: ArrayLike, depth: ArrayLike) -> Floats:
         """Return the canonical points (..., 3) of pixels (u, v) with z-depth ``depth``, metres.
 
         Raises :class:`InputError` as :func:`intrinsics_matrix` and :func:`canonical_rotation` do.
         """
         intrinsics_matrix(self.intrinsics)
-        return unproject_pixels(u, v, depth, self.intrinsics) @ canonical_rotation(self.gravity).T
+        return unproject_pixels(u, v, depth, self.intrinsics) @ self.rotation.T
 
 
 def intrinsics_matrix(intrinsics: Sequence[float]) -> Floats:

@@ -171,7 +171,6 @@ def _restore(engine: Any, settings: Sequence[dict[str, Any]]) -> None:
         group.update(setting)
     adam = getattr(engine.optimizer, "optimizer", engine.optimizer)
     for parameter, state in adam.state.items():
-        if isinstance(
-            state.get("step"), torch.Tensor
-        ):  # a converter leaves it on the CPU, a fused step needs it here
+        if isinstance(state.get("step"), torch.Tensor):
+            # the converter leaves it on the CPU; a fused step needs it where the parameter is
             state["step"] = state["step"].to(parameter.device, copy=True)

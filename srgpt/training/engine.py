@@ -34,9 +34,10 @@ def start_engine(model: torch.nn.Module, params: TrainParams, *, universal: bool
     return engine
 
 
-def clips_itself(params: TrainParams) -> bool:
-    """Whether DeepSpeed clips gradients and tells their norm, as it does with ZeRO and in bfloat16."""
-    return params.zero_stage > 0 or precision(params) == torch.bfloat16
+def norm_to_clip(params: TrainParams) -> float | None:
+    """Return the norm that the loop clips gradients to; None where DeepSpeed clips: with ZeRO, and in bfloat16."""
+    itself = params.zero_stage > 0 or precision(params) == torch.bfloat16
+    return None if itself else params.gradient_clipping
 
 
 def deepspeed_config(params: TrainParams, *, universal: bool = False) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def deepspeed_config(params: TrainParams, *, universal: bool = False) -> dict[st
     return {
         "train_micro_batch_size_per_gpu": params.batch_images,
         "gradient_accumulation_steps": params.accumulation,
-        "gradient_clipping": params.gradient_clipping if clips_itself(params) else 0.0,
+        "gradient_clipping": params.gradient_clipping if norm_to_clip(params) is None else 0.0,
         "zero_optimization": {"stage": params.zero_stage, **_offload(params.offload)},
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": precision(params) == torch.bfloat16},

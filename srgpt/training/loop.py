@@ -23,7 +23,7 @@ from srgpt.model.modeling import cast_pixels
 from srgpt.params import TrainParams
 from srgpt.training import checkpoint
 from srgpt.training.checkpoint import Progress
-from srgpt.training.engine import clips_itself, set_rates
+from srgpt.training.engine import norm_to_clip, set_rates
 from srgpt.training.guards import Guard
 from srgpt.training.metrics import Reporter, Step
 from srgpt.training.recipe import learning_rate
@@ -77,7 +77,7 @@ def train(
     sampler.resume(progress.sampler)
     hooks.advance(progress.step, note="resumed" if progress.step else "")
     guard = Guard(params.spike_factor, progress.losses)
-    clip = None if clips_itself(params) else params.gradient_clipping
+    clip = norm_to_clip(params)
     done, loss, tokens, before = progress.step, math.nan, progress.tokens, progress.seconds
     stream = batches()
     while done < params.steps:

@@ -1,4 +1,4 @@
-"""The optimizer: AdamW, with Muon for the matrices that ``train.muon`` names."""
+"""The optimizer: AdamW, with Muon (Jordan 2024) for the matrices that ``train.muon`` names."""
 
 from __future__ import annotations
 
@@ -11,26 +11,24 @@ from srgpt.params import TrainParams
 
 
 def make_optimizer(groups: Sequence[dict[str, Any]], params: TrainParams) -> torch.optim.Optimizer:
-    """Return the optimizer of the groups of ``parameter_groups``: torch's own, on every device."""
-    if params.muon:
-        return MuonAndAdamW(groups, params)
-    return torch.optim.AdamW(groups, params.learning_rate, params.betas, fused=True)
-
-
-class MuonAndAdamW(torch.optim.Optimizer):
-    """Muon (Jordan 2024) for parameter groups with ``muon``, AdamW for the others, as one optimizer.
+    """Return the optimizer of the groups of ``parameter_groups``: torch's own, on every device.
 
     Muon's steps are as large as AdamW's at the same learning rate (Liu et al. 2025), so that both follow one schedule.
     """
+    muon, rest = ([g for g in groups if g["muon"] is wanted] for wanted in (True, False))
+    parts: list[torch.optim.Optimizer] = []
+    if muon:
+        parts.append(torch.optim.Muon(muon, params.learning_rate, adjust_lr_fn="match_rms_adamw"))
+    if rest:
+        parts.append(torch.optim.AdamW(rest, params.learning_rate, params.betas, fused=True))
+    return parts[0] if len(parts) == 1 else Combined(parts)
 
-    def __init__(self, groups: Sequence[dict[str, Any]], params: TrainParams) -> None:
-        rate = params.learning_rate
-        muon, rest = ([g for g in groups if g["muon"] is wanted] for wanted in (True, False))
-        self._parts: list[torch.optim.Optimizer] = []
-        if muon:
-            self._parts.append(torch.optim.Muon(muon, rate, adjust_lr_fn="match_rms_adamw"))
-        if rest:
-            self._parts.append(torch.optim.AdamW(rest, rate, params.betas, fused=True))
+
+class Combined(torch.optim.Optimizer):
+    """Several optimizers, each with parameters of its own, as one."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self._parts = list(parts)
         super().__init__(self._groups(), {})
 
     def _groups(self) -> list[dict[str, Any]]:

@@ -24,24 +24,28 @@ def parameter_groups(model: nn.Module, params: TrainParams) -> list[dict[str, An
     embeddings = {id(p) for m in model.modules() if isinstance(m, nn.Embedding) for p in m.parameters()}
     head = getattr(model, "get_output_embeddings", lambda: None)()
     ends = embeddings | {id(p) for p in (head.parameters() if head is not None else ())}
-    groups: dict[tuple[str, float, float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             plain = plain_name(name)
             part = first_match(plain, params.rates) or "all"
-            rate = params.rates.get(part, 1.0)
-            matrix = parameter.ndim >= 2 and id(parameter) not in embeddings
+            decay = params.weight_decay if parameter.ndim >= 2 and id(parameter) not in embeddings else 0.0
             hidden = parameter.ndim == 2 and id(parameter) not in ends and not is_adapter(name)
             muon = hidden and first_match(plain, params.muon) is not None
-            key = part, rate, params.weight_decay if matrix else 0.0, muon
-            groups.setdefault(key, []).append(parameter)
+            groups.setdefault((part, decay, muon), []).append(parameter)
     if params.muon and not any(muon for *_, muon in groups):
         raise InputError(
             f"train.muon = {params.muon}: names no hidden layer's matrix that is trained; set train.muon=[]"
         )
     return [
-        {"params": found, "rate": rate, "part": part, "weight_decay": decay, "muon": muon}
-        for (part, rate, decay, muon), found in groups.items()
+        {
+            "params": found,
+            "part": part,
+            "rate": params.rates.get(part, 1.0),
+            "weight_decay": decay,
+            "muon": muon,
+        }
+        for (part, decay, muon), found in groups.items()
     ]
 
 

@@ -244,7 +244,8 @@ class Session:
 
     def _summary(self, outcome: Outcome, parameters: int) -> dict[str, Any]:
         trained = [p for p in self.model.parameters() if p.requires_grad]
-        main = "rgb" if self.model.config.depth == "none" else "rgbd"
+        shown = ["rgb" if self.model.config.depth == "none" else "rgbd"]
+        shown += [inputs for inputs, share in self._shares.items() if share > 0 and inputs not in shown]
         return {
             "steps": outcome.steps,
             "final_loss": outcome.loss,
@@ -254,9 +255,7 @@ class Session:
             "trained_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in trained),
             "dataset_fingerprint": self.dataset.fingerprint,
             "samples_seen": self.sampler.state.consumed,
-            "inputs": list(
-                dict.fromkeys([main, *(name for name, share in self._shares.items() if share > 0)])
-            ),
+            "inputs": shown,
             "ranks": self.world,
         }
 

@@ -1,7 +1,7 @@
 """A training that is killed outright, again and again: ``python -m tests.training.kills FOLDER SOURCE KILLS``.
 
 What takes long to import is imported once; every attempt is a fork of it that trains, and is killed with SIGKILL
-some moment after it has logged a step drawn at random, often while it writes a checkpoint. Every logged loss, of
+some moment between a step drawn at random and the next, often while it writes a checkpoint. Every logged loss, of
 repeated steps too, goes to ``losses.txt``.
 """
 
@@ -19,7 +19,10 @@ from srgpt.training.launch import free_port
 from srgpt.training.worker import CHECKPOINTS, process_group
 from tests.training.data import tiny_job, tiny_params
 
-STEPS = 40
+STEPS = 60
+
+LAST_KILL = 40
+"""Kills come before this step, so that none of their delays, however they add up, reaches the end."""
 
 
 def attempt(folder: Path, source: str, log: Path) -> None:
@@ -86,13 +89,16 @@ def main(folder: Path, source: str, kills: int) -> None:
     )
     draw = random.Random(5)
     done = 0
-    for target in sorted(draw.sample(range(1, STEPS), kills)):
+    for target in sorted(draw.sample(range(1, LAST_KILL), kills)):
         before = len(steps_in(cut))
         pid = forked(lambda: attempt(folder / "cut", source, cut))
-        while target not in steps_in(cut)[before:]:
+        # the attempt before may have been killed beyond this target already
+        while not (own := steps_in(cut)[before:]) or own[-1] < target:
             assert os.waitpid(pid, os.WNOHANG)[0] == 0, "the training ended by itself"
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.05))
+        end = time.monotonic() + draw.uniform(0, 0.05)
+        while time.monotonic() < end and steps_in(cut)[-1] == own[-1]:
+            time.sleep(0.001)
         os.kill(pid, signal.SIGKILL)
         ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         done += ended == -signal.SIGKILL

@@ -10,7 +10,7 @@ import torch
 from srgpt.errors import InputError
 from srgpt.params import TrainParams
 from srgpt.training.lora import add_adapters
-from srgpt.training.optimizer import MuonAndAdamW
+from srgpt.training.optimizer import make_optimizer
 from srgpt.training.recipe import parameter_groups, precision
 from srgpt.training.trainable import choose
 from tests.model.tiny import make_tiny
@@ -21,7 +21,7 @@ PARAMS = TrainParams(muon=["llm.model.layers", "region_extractor.*_projector.wei
 def started(params: TrainParams = PARAMS):
     torch.manual_seed(0)
     model, _ = make_tiny()
-    return model, MuonAndAdamW(parameter_groups(model, params), params)
+    return model, make_optimizer(parameter_groups(model, params), params)
 
 
 def train(model, optimizer, steps, seed=0):
