@@ -1,31 +1,32 @@
 """Measure training: our loop beside a plain PyTorch loop, and beside padded rows of one question each.
 
-    python benchmarks/training.py [--profile demo] [--steps 30] [--repeats 3] [--in data/conversations/train]
+    python benchmarks/training.py [--profile demo] [--steps 60] [--in data/conversations/train]
 
-All three train the same model on the same conversations in this one process; each repeat takes them in turn, and the
-median counts. *ours* is the loop of `srgpt train`: the loader, DeepSpeed's engine, checks and metrics. *plain* is
-forward, backward and the same optimizer's step on batches that are at hand already. *padded* does as SpatialRGPT's
-loop would with questions that stand alone: each question in a row of its own behind its picture, rows padded to the
-longest, the picture encoded for each. Tokens are those that differ between questions, and a picture's once. Ends with
-one line of JSON.
+All three train the same model on the same conversations in this one process, step by step in turn, so that what else
+the machine does befalls all alike. *ours* is what `srgpt train` does for a step: loader, DeepSpeed's engine, sums by
+family, counts. *plain* is forward, backward and the same optimizer's step on a batch that is at hand already. *padded*
+does as SpatialRGPT's loop would with questions that stand alone: each question in a row of its own behind its picture,
+rows padded to the longest, the picture encoded for each. Tokens are those that differ between questions, and a
+picture's once. Ends with one line of JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import json
 import os
-import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
 import torch
 
 from srgpt.dataset.collator import Batch, model_inputs
-from srgpt.dataset.packing import IGNORE
+from srgpt.dataset.packing import FAMILIES, IGNORE
 from srgpt.dataset.reading import Sample
 from srgpt.model.processing import Question, SrgptProcessor, index_inputs
 from srgpt.params import Params, load
@@ -35,7 +36,11 @@ from srgpt.training.optimizer import make_optimizer
 from srgpt.training.plan import plan
 from srgpt.training.recipe import parameter_groups
 from srgpt.training.session import Session
+from srgpt.training.throughput import Work
 from srgpt.training.worker import Job, process_group
+
+WARM_UP = 10
+"""Steps that do not count."""
 
 
 def main() -> None:
@@ -48,67 +53,51 @@ def main() -> None:
         if params.train.threads:
             torch.set_num_threads(params.train.threads)
         session = _session(params, arguments.source)
-        results = measure(session, arguments.steps, arguments.repeats)
+        results = measure(session, arguments.steps)
     for name, value in results.items():
         print(f"{name:32} {value:10.3f}")
     print(json.dumps(results))
 
 
-def measure(session: Session, steps: int, repeats: int) -> dict[str, float]:
+def measure(session: Session, steps: int) -> dict[str, float]:
     """Return tokens per second of each loop, their ratios, and our loop's share of waiting for data."""
     start = copy.deepcopy(session.model)
-    engine = start_engine(session.model, session.recipe)
+    engine, work = start_engine(session.model, session.recipe), Work(session.model)
     clip = norm_to_clip(session.recipe)
-    stream = session.batches()
     plain, padded = Plain(copy.deepcopy(start), session), Plain(start, session)
     padded.model.llm.set_attn_implementation("sdpa")
-    rates: dict[str, list[float]] = {"ours": [], "plain": [], "padded": []}
-    waits: list[float] = []
-    for _ in range(repeats + 1):  # the first one warms up
-        clock = Clock()
-        taken: list[Batch] = []
-        started = time.perf_counter()
-        for _ in range(steps):
-            batch = clock.taken(lambda: next(stream))
+    seconds: defaultdict[str, float] = defaultdict(float)
+    tokens = 0
+    stream = session.batches()
+    for step in range(WARM_UP + steps):
+        if step == WARM_UP:
+            seconds.clear()
+            tokens = 0
+        with clock(seconds, "ours"):
+            with clock(seconds, "waiting"):
+                batch = next(stream)
             set_rates(engine, session.recipe.learning_rate)
-            take_step(engine, [batch], (), clip=clip)
-            taken.append(batch)
-        seconds = time.perf_counter() - started
-        tokens = sum(b["input_ids"].numel() for b in taken)
-        rates["ours"].append(tokens / seconds)
-        waits.append(clock.waited / seconds)
-        rates["plain"].append(tokens / timed(lambda found=taken: plain.train(found)))  # type: ignore[misc]
-        samples = [[session.dataset[key] for key in b["keys"]] for b in taken]
-        rows = [one_question_rows(session.processor, s) for s in samples]
-        rates["padded"].append(tokens / timed(lambda found=rows: padded.train(found)))  # type: ignore[misc]
-    medians = {name: statistics.median(values[1:]) for name, values in rates.items()}
+            take_step(engine, [batch], FAMILIES, clip=clip, work=work)
+        with clock(seconds, "plain"):
+            plain.step(batch)
+        rows = one_question_rows(session.processor, [session.dataset[key] for key in batch["keys"]])
+        with clock(seconds, "padded"):
+            padded.step(rows)
+        tokens += batch["input_ids"].numel()
     return {
-        **{f"{name} tokens/s": value for name, value in medians.items()},
-        "ours / plain": medians["ours"] / medians["plain"],
-        "ours / padded": medians["ours"] / medians["padded"],
-        "share of waiting for data": statistics.median(waits[1:]),
+        **{f"{name} tokens/s": tokens / seconds[name] for name in ("ours", "plain", "padded")},
+        "ours / plain": seconds["plain"] / seconds["ours"],
+        "ours / padded": seconds["padded"] / seconds["ours"],
+        "share of waiting for data": seconds["waiting"] / seconds["ours"],
     }
 
 
-class Clock:
-    """Adds up the seconds that calls take."""
-
-    def __init__(self) -> None:
-        self.waited = 0.0
-
-    def taken(self, call: Callable[[], Any]) -> Any:
-        """Return what a call returns."""
-        started = time.perf_counter()
-        result = call()
-        self.waited += time.perf_counter() - started
-        return result
-
-
-def timed(call: Callable[[], object]) -> float:
-    """Return the seconds that a call takes."""
-    clock = Clock()
-    clock.taken(call)
-    return clock.waited
+@contextlib.contextmanager
+def clock(seconds: defaultdict[str, float], name: str) -> Iterator[None]:
+    """Add the seconds of a block to those of ``name``."""
+    started = time.perf_counter()
+    yield
+    seconds[name] += time.perf_counter() - started
 
 
 class Plain:
@@ -119,13 +108,12 @@ class Plain:
         self.clipping = session.recipe.gradient_clipping
         self.optimizer = make_optimizer(parameter_groups(model, session.recipe), session.recipe)
 
-    def train(self, batches: Sequence[Batch]) -> None:
-        """Take a step with each batch."""
-        for batch in batches:
-            self.model(**model_inputs(batch)).loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+    def step(self, batch: Batch) -> None:
+        """Take a step with a batch."""
+        self.model(**model_inputs(batch)).loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clipping)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
 
 
 def one_question_rows(processor: SrgptProcessor, samples: Sequence[Sample]) -> Batch:
@@ -166,8 +154,7 @@ def _session(params: Params, source: str) -> Session:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--profile", default="demo")
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--in", dest="source", default="data/conversations/train")
     return parser.parse_args()
 

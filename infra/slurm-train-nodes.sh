@@ -14,6 +14,7 @@ cd "${SRGPT_WORKSPACE:-$SLURM_SUBMIT_DIR}"
 export PATH="$PWD/.venv/bin:$PATH"
 read -r MASTER_ADDR < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 export MASTER_ADDR MASTER_PORT="${MASTER_PORT:-29500}"
+export SRGPT_GRACE=120 # seconds for the checkpoint
 # shellcheck disable=SC2016 # each node has its own number
 exec srun --kill-on-bad-exit=0 bash -c 'exec srgpt train --node-rank "$SLURM_NODEID" "$@"' train \
     --profile "${SRGPT_PROFILE:-full}" --set "train.nodes=$SLURM_JOB_NUM_NODES" --set "train.ranks=${SRGPT_RANKS:-8}" "$@"

@@ -20,7 +20,9 @@ from srgpt.model.processing import Mentions, index_inputs
 from srgpt.model.prompts import Inputs
 
 Batch = dict[str, Any]
-"""The model's inputs by name, and ``keys`` and ``families``, which are not for the model."""
+"""The model's inputs by name, and what is not for the model."""
+
+NOT_FOR_THE_MODEL = frozenset({"keys", "families", "left_out"})
 
 INPUTS_DRAWN = 1
 """Purpose of the random draw of a sample's inputs."""
@@ -47,7 +49,8 @@ class Collator:
     def __call__(self, samples: Sequence[Sample]) -> Batch:
         """Return the model's inputs: one row of all tokens, with ``labels``, ``loss_weights`` and ``packing``.
 
-        Besides, ``keys`` has each sample's key, and ``families`` (1, N) each label's index in ``FAMILIES``.
+        Besides, ``keys`` has each sample's key, ``families`` (1, N) each label's index in ``FAMILIES``, and
+        ``left_out`` is how many turns did not fit.
         """
         rows = [self.packer.pack(s.conversation, self.inputs_of(s), history=s.history) for s in samples]
         return {
@@ -58,6 +61,7 @@ class Collator:
             "packing": packed_layout([r.prefix for r in rows], [r.segments for r in rows]),
             "families": _joined([r.families for r in rows]),
             "keys": [s.key for s in samples],
+            "left_out": sum(r.left_out for r in rows),
             **self._pixels(samples, rows),
         }
 
@@ -91,7 +95,7 @@ def to_device(batch: Batch, device: torch.device | str) -> Batch:
 
 def model_inputs(batch: Batch) -> Batch:
     """Return what of a batch the model takes."""
-    return {k: v for k, v in batch.items() if k not in {"keys", "families"}}
+    return {k: v for k, v in batch.items() if k not in NOT_FOR_THE_MODEL}
 
 
 def _joined(rows: Sequence[Sequence[Any]], dtype: Any = np.int64) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -74,6 +75,7 @@ def batches(
         batch_sampler=Requests(sampler),  # type: ignore[arg-type]
         collate_fn=collator,
         num_workers=workers,
+        worker_init_fn=_outlast_signals,
         prefetch_factor=PREFETCH if workers else None,
         # a fork would copy the event loop of the object store's client, and torch's threads
         multiprocessing_context="spawn" if workers else None,
@@ -89,6 +91,16 @@ def batches(
                 raise _of_worker(error) if workers else error from None
             ready.append(thread.submit(next, stream))
             yield batch
+
+
+def _outlast_signals(worker: int) -> None:
+    """Leave the first signal to the rank: schedulers signal all processes, and the rank may want batches yet."""
+
+    def take_note(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+
+    signal.signal(signal.SIGTERM, take_note)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _of_worker(error: SrgptError) -> SrgptError:

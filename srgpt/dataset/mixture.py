@@ -68,7 +68,7 @@ class Mixture:
     def fingerprint(self) -> str:
         """Identity of the data and of its order but for the seed; no place is part of it."""
         parts = [
-            [table.fingerprint, source.weight, source.history, stream.window]
+            [table.fingerprint, table.pixels_fingerprint, source.weight, source.history, stream.window]
             for source, table, stream in zip(self.sources, self.tables, self.streams, strict=True)
         ]
         return digest(parts)

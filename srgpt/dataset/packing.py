@@ -69,6 +69,8 @@ class Row:
     segments: list[int] = field(default_factory=list)
     regions: list[int] = field(default_factory=list)
     depths: int = 0
+    left_out: int = 0
+    """Turns that did not fit, or not whole."""
 
     @classmethod
     def begin(cls, inputs: Inputs, prefix: list[int]) -> Row:
@@ -114,8 +116,8 @@ class Packer:
     def pack(self, conversation: Conversation, inputs: Inputs, *, history: bool = False) -> Row:
         """Return the row of a conversation.
 
-        Turns beyond ``max_length`` tokens are left out; a first turn that does not fit is cut off there. Raises
-        :class:`InputError` where even the prefix does not fit.
+        Turns beyond ``max_length`` tokens are left out; a first turn that does not fit is cut off there. Both are
+        counted. Raises :class:`InputError` where even the prefix does not fit.
         """
         row = Row.begin(inputs, self.processor.prefix_ids(inputs))
         if row.prefix >= self.max_length:
@@ -127,8 +129,8 @@ class Packer:
         for turn in conversation.turns:
             follows = history and bool(row.segments)
             question = self._question(conversation, turn, inputs, follows)
-            if not self._append(row, turn, question, index_of, follows):
-                break
+            if row.left_out or not self._append(row, turn, question, index_of, follows):
+                row.left_out += 1
         return row
 
     def _append(

@@ -88,7 +88,8 @@ class ConversationDataset:
         self.source, self.scenes, self.processor = source, scenes, processor
         self.history, self.change = history, change
         manifest, pixels = read_manifest(source, "conversations"), read_manifest(scenes, "scenes")
-        self.name, self.fingerprint, self.shards = manifest.dataset, manifest.fingerprint, manifest.shards
+        self.name, self.shards = manifest.dataset, manifest.shards
+        self.fingerprint, self.pixels_fingerprint = manifest.fingerprint, pixels.fingerprint
         by_name = {s.name: s for s in pixels.shards}
         missing = [s.name for s in self.shards if s.name not in by_name]
         if missing:

@@ -91,6 +91,7 @@ def build_model(
         else:
             model.vision_tower = load_tower(params.vision.pretrained, model.config.vision_config)
         if params.text.pretrained is not None:
+            del model.llm  # an 8B model is in memory once only
             model.llm = _load_language_model(params.text.pretrained, tokenizer, quantization)
             model.config.text_config = model.llm.config
     model.generation_config = generation_config(model, tokenizer)

@@ -154,8 +154,8 @@ class TrainParams(RecipeParams):
     log_steps: Count = 10
     sample_steps: Annotated[int, Field(ge=0)] = 0
     """Steps between pages of answers to a fixed handful of questions in MLflow; 0 makes none."""
-    data_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes per rank that read and collate ahead; with 0, a thread of the rank's own does."""
+    data_workers: Annotated[int, Field(ge=0)] = 1
+    """Processes per rank that read and collate ahead; with 0, a thread of the rank's own does, in each other's way."""
     cache_mb: Annotated[int, Field(ge=0)] = 1024
     """Memory for prepared pictures in each process that reads: data that fits is decoded once."""
     window_mb: Count = 1024
@@ -214,7 +214,7 @@ class TrainParams(RecipeParams):
 
     def at(self, index: int) -> TrainParams:
         """Return the parameters of one stage: its own values, and these for the rest; ``stages`` is that stage."""
-        if index == 0 and self.stages == [StageParams(name=self.stages[0].name)]:
+        if len(self.stages) == 1 and self.stages[0].model_fields_set == {"name"}:
             return self
         stage = self.stages[index]
         values = {k: v for k, v in self.model_dump().items() if k != "stages"}

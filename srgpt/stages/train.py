@@ -13,6 +13,7 @@ import fcntl
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,17 +21,20 @@ from typing import IO, Any
 
 from srgpt.errors import InputError, SrgptError
 from srgpt.params import Params, TrackingParams
-from srgpt.storage import digest, is_local, read_json, staged_folder, work_url, write_json
+from srgpt.storage import digest, is_local, read_json, read_manifest, staged_folder, work_url, write_json
 from srgpt.tracking import Lineage, Run, connect, has_run, start_run
 from srgpt.training.delivery import PAGES, UNDELIVERED
 from srgpt.training.launch import Node, join, launch
 from srgpt.training.plan import SUMMARY, Stage, data_of, model_identity, plan, warn_of_undeclared
-from srgpt.training.stopping import STOP
+from srgpt.training.stopping import STOP, StoppedError
 from srgpt.training.worker import CHECKPOINTS, Job
 
 log = logging.getLogger(__name__)
 
 _JOB = "job.json"
+
+_PATIENCE = 1800
+"""Seconds that other nodes wait for the first to begin."""
 
 _NEUTRAL = {
     "accumulation", "batch_images", "cache_mb", "checkpoint_steps", "data_workers", "dataset", "init", "log_steps",
@@ -75,6 +79,22 @@ def run(params: Params, *, source: str, out: str, node_rank: int | None = None) 
     return summary
 
 
+def _identity(params: Params, stages: Sequence[Stage]) -> str:
+    """Return a digest of what decides the model: the stages, the seed, all data, and the model to start from."""
+    recipes = [
+        {
+            **s.params.model_dump(mode="json", exclude=_NEUTRAL),
+            "name": s.name,
+            "global": s.params.global_batch,
+        }
+        for s in stages
+    ]
+    scenes = sorted(
+        {read_manifest(s.scenes, "scenes").fingerprint for stage in stages for s in stage.sources}
+    )
+    return digest([recipes, params.seed, data_of(stages), scenes, model_identity(params.train.init)])
+
+
 def state_file(work: Path) -> Path:
     """Return where the state of the training in the folder ``work`` is: beside it, for it is not published."""
     return work.with_name(f"{work.name}.state.json")
@@ -96,16 +116,7 @@ def chosen_params(params: Params) -> dict[str, Any]:
 
 def _train(params: Params, stages: Sequence[Stage], work: Path, node: Node) -> dict[str, Any]:
     """Train in the folder ``work``, unless a whole model is there already, and report to MLflow."""
-    data = data_of(stages)
-    recipes = [
-        {
-            **s.params.model_dump(mode="json", exclude=_NEUTRAL),
-            "name": s.name,
-            "global": s.params.global_batch,
-        }
-        for s in stages
-    ]
-    identity = digest([recipes, params.seed, data, model_identity(params.train.init)])
+    data, identity = data_of(stages), _identity(params, stages)
     run_id = _previous_run(params.tracking, work, identity)
     with start_run(
         params.tracking,
@@ -139,6 +150,7 @@ def _train_stages(
             sources = [asdict(s) for s in stage.sources]
             job = Job(params.dump(), stage.number, sources, data, str(folder), active.id, init, steps)
             launch(job, stage.params, folder / _JOB, node)
+            _go_on(stage, stages, folder)
         _deliver(active, folder)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
         summaries.append({"name": stage.name, **read_json(str(folder / SUMMARY))})
@@ -149,10 +161,34 @@ def _train_stages(
 
 def _join_stages(params: Params, source: str, work: Path, node: Node) -> None:
     """Run this node's ranks of the stages that node 0 trains in the folder ``work``."""
-    for stage in plan(params, source):
+    stages = plan(params, source)
+    _wait_for_first_node(work, _identity(params, stages))
+    for stage in stages:
         folder = stage.folder(work)
         if not (folder / SUMMARY).exists():
             join(stage.params, folder / _JOB, node)
+            _go_on(stage, stages, folder)
+
+
+def _wait_for_first_node(work: Path, identity: str) -> None:
+    """Wait until node 0 has made the folder ``work`` this training's, so that both see the same stages finished."""
+    waited = 0
+    while not state_file(work).exists() or read_json(str(state_file(work))).get("identity") != identity:
+        if waited == _PATIENCE:
+            raise SrgptError(
+                f"{work}: node 0 has not begun this training there within {_PATIENCE} seconds. Give all nodes the same "
+                "folder, data and parameters, and look at what node 0 says."
+            )
+        time.sleep(1)
+        waited += 1
+
+
+def _go_on(stage: Stage, stages: Sequence[Stage], folder: Path) -> None:
+    """Raise :class:`StoppedError` where a stage was asked to stop as it ended, and another one would follow."""
+    if stage is not stages[-1] and (folder / STOP).exists():
+        raise StoppedError(
+            f"the training was asked to stop and did, after stage {stage.name}. The same command goes on from there."
+        )
 
 
 def _sum_up(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:

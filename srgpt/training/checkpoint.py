@@ -24,7 +24,6 @@ from srgpt.process import run
 from srgpt.storage import read_json, write_json
 
 LATEST = "latest.json"
-KEEP = 2
 
 _UNIVERSAL = "universal-"
 _CONVERTER = "deepspeed.checkpoint.ds_to_universal"
@@ -78,19 +77,24 @@ def save(engine: Any, folder: Path, progress: Progress, *, main: bool) -> None:
     """Save everything that the next step depends on; all ranks call it.
 
     The pointer moves only after all ranks have written, so that a kill at any moment leaves a whole
-    checkpoint.
+    checkpoint. The one before is kept beside it.
     """
     import torch.distributed as dist
 
-    tag = f"step-{progress.step:07d}"
+    tag, before = f"step-{progress.step:07d}", latest(folder)
+    if main:
+        shutil.rmtree(folder / tag, ignore_errors=True)  # a killed one's files may be of other ranks
+    dist.barrier()
     with write_errors(folder):
         engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
     dist.barrier()
     if main:
         made = Checkpoint(tag, dist.get_world_size(), engine.zero_optimization_stage(), progress)
         write_json(str(folder / LATEST), asdict(made))
-        for old in [*sorted(folder.glob("step-*"))[:-KEEP], *folder.glob(f"{_UNIVERSAL}*")]:
-            shutil.rmtree(old)
+        kept = {tag, before.tag if before else tag}
+        for old in [*folder.glob("step-*"), *folder.glob(f"{_UNIVERSAL}*")]:
+            if old.name not in kept:
+                shutil.rmtree(old)
     dist.barrier()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from srgpt.errors import SrgptError
-from srgpt.storage import write_json
+from srgpt.storage import read_json, write_json
 from srgpt.training.metrics import Log
 
 log = logging.getLogger(__name__)
@@ -29,39 +29,48 @@ class Delivery:
     def __init__(
         self,
         send: Log,
+        kept: Path,
         pause: float = _PAUSE,
         *,
         send_page: Callable[[Path], None] | None = None,
         pages: Path | None = None,
     ) -> None:
-        """Pages are files in the folder ``pages``, each deleted once ``send_page`` has sent it."""
-        self._send, self._send_page, self._pages = send, send_page, pages
+        """Points that wait are in the file ``kept``, those of an earlier process too.
+
+        Pages are files in the folder ``pages``, each deleted once ``send_page`` has sent it.
+        """
+        self._send, self._kept, self._send_page, self._pages = send, kept, send_page, pages
         self._pause = pause
-        self._waiting: list[tuple[int, dict[str, float]]] = []
+        self._waiting: list[tuple[int, dict[str, float]]] = read_json(str(kept)) if kept.exists() else []
         self._failed_at: float | None = None
 
     def __call__(self, values: Mapping[str, float], step: int) -> None:
         """Send the ``values`` of ``step`` after those that wait; without any, just what waits."""
         if values:
             self._waiting.append((step, dict(values)))
-        self.flush()
-
-    def flush(self) -> None:
-        """Send what waits, unless the server did not answer a moment ago."""
+        # a server that did not answer a moment ago is left alone for a while
         if self._failed_at is None or time.monotonic() - self._failed_at >= self._pause:
             self._flush()
+        self._keep()
 
-    def close(self, path: Path) -> None:
-        """Try once more; write what still waits to the file ``path``, and say so."""
+    def close(self) -> None:
+        """Try once more, and say what still waits."""
         self._flush()
+        self._keep()
         pages = len(self._left())
         if self._waiting:
-            write_json(str(path), self._waiting)
             log.warning(
-                "%d points did not get to the tracking server; they are in %s", len(self._waiting), path
+                "%d points did not get to the tracking server; they are in %s", len(self._waiting), self._kept
             )
         if pages:
             log.warning("%d pages did not get to the tracking server; they are in %s", pages, self._pages)
+
+    def _keep(self) -> None:
+        """Have the file hold what waits, so that not even a kill loses it."""
+        if self._waiting:
+            write_json(str(self._kept), self._waiting)
+        else:
+            self._kept.unlink(missing_ok=True)
 
     def _left(self) -> list[Path]:
         return sorted(self._pages.glob("*.html")) if self._pages is not None else []

@@ -70,5 +70,5 @@ def set_rates(engine: Any, rate: float) -> dict[str, float]:
     rates = {}
     for group in engine.optimizer.param_groups:
         group["lr"] = rate * group["rate"]
-        rates[str(group.get("part", "all"))] = group["lr"]
+        rates[str(group["part"])] = group["lr"]
     return rates

@@ -13,16 +13,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from srgpt.errors import InputError, SrgptError
+from srgpt.errors import InputError
 from srgpt.params import TrainParams
 from srgpt.process import CommandError, run
 from srgpt.training import checkpoint
-from srgpt.training.stopping import STOP, StoppedError, patient
-from srgpt.training.worker import CHECKPOINTS, ERROR_MARK, Job
+from srgpt.training.stopping import STOP, patient
+from srgpt.training.worker import CHECKPOINTS, ERROR_MARK, KINDS, Job
 
 _MODULE = "srgpt.training.worker"
 _PORT = 29500
-_KINDS = {"input": InputError, "work": SrgptError, "stopped": StoppedError}
 _WAITING = (
     "asked to stop; the ranks write a checkpoint after the current step (again: stop at once, without one)"
 )
@@ -94,7 +93,7 @@ def _run(params: TrainParams, path: Path, node: Node) -> None:
         if not errors:
             raise
     if errors:
-        raise _KINDS[errors[0]["kind"]](errors[0]["message"]) from None
+        raise KINDS[errors[0]["kind"]](errors[0]["message"]) from None
 
 
 def _command(ranks: int, path: Path, node: Node) -> list[str]:
@@ -109,7 +108,16 @@ def _command(ranks: int, path: Path, node: Node) -> list[str]:
 
 
 def _environment(params: TrainParams, node: Node) -> dict[str, str]:
-    environment = {"TOKENIZERS_PARALLELISM": "false"}
+    # where the tracking server hangs, the training must not
+    environment = {"TOKENIZERS_PARALLELISM": "false"} | {
+        name: os.environ.get(name, value)
+        for name, value in (
+            ("MLFLOW_HTTP_REQUEST_TIMEOUT", "5"),
+            ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
+        )
+    }
+    if "SRGPT_GRACE" in os.environ:  # torchrun, signalled itself, would kill its ranks after 30 seconds
+        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(round(float(os.environ["SRGPT_GRACE"])))
     if params.threads or "OMP_NUM_THREADS" not in os.environ:
         shared = max(1, len(os.sched_getaffinity(0)) // params.ranks)
         environment["OMP_NUM_THREADS"] = str(params.threads or shared)

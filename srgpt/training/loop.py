@@ -21,6 +21,7 @@ from srgpt.dataset.sampler import Key, PermutationSampler, SamplerState
 from srgpt.errors import SrgptError
 from srgpt.model.modeling import cast_pixels
 from srgpt.params import TrainParams
+from srgpt.randomness import seeded
 from srgpt.training import checkpoint
 from srgpt.training.checkpoint import Progress
 from srgpt.training.engine import norm_to_clip, set_rates
@@ -80,31 +81,36 @@ def train(
     clip = norm_to_clip(params)
     done, loss, tokens, before = progress.step, math.nan, progress.tokens, progress.seconds
     stream = batches()
-    while done < params.steps:
-        waiting = time.perf_counter()
-        batch = [next(stream) for _ in range(params.accumulation)]
-        waited = time.perf_counter() - waiting
-        rates = set_rates(engine, learning_rate(done, params))
-        step = take_step(engine, batch, reporter.families, clip=clip, work=hooks.work, stop=hooks.stop())
-        done, loss, tokens = done + 1, step.loss, tokens + step.tokens
-        wrong = guard.check(loss, step.norm)
-        if wrong is not None:
-            names = _names(batch, hooks.name_of)
-            raise SrgptError(_stopped_by_guard(wrong, done, max(rates.values()), names, checkpoints))
-        consumed = sampler.state.consumed + params.accumulation * sampler.batch * sampler.world
-        sampler.state = SamplerState(sampler.state.fingerprint, consumed)
-        seconds = before + time.perf_counter() - started
-        reporter.step(done, step, rates=rates, waited=waited, tokens_seen=tokens, seconds=seconds)
-        hooks.advance(1, note=f"loss {loss:.3f}")
-        hooks.after(done)
-        if done < params.steps and (step.stop or done % params.checkpoint_steps == 0):
-            reached = Progress(done, sampler.state, tokens, seconds, list(guard.losses))
-            checkpoint.save(engine, checkpoints, reached, main=sampler.rank == 0)
-            if step.stop:
-                raise StoppedError(
-                    f"the training was asked to stop and did, after step {done} of {params.steps}, whose checkpoint "
-                    "is kept. The same command goes on from there."
-                )
+    try:
+        while done < params.steps:
+            waiting = time.perf_counter()
+            batch = [next(stream) for _ in range(params.accumulation)]
+            waited = time.perf_counter() - waiting
+            rates = set_rates(engine, learning_rate(done, params))
+            # dropout is drawn alike, whenever the step is taken
+            torch.manual_seed(int(seeded(sampler.seed, "step", done, sampler.rank).integers(2**63)))
+            step = take_step(engine, batch, reporter.families, clip=clip, work=hooks.work, stop=hooks.stop())
+            done, loss, tokens = done + 1, step.loss, tokens + step.tokens
+            seconds = before + time.perf_counter() - started
+            reporter.step(done, step, rates=rates, waited=waited, tokens_seen=tokens, seconds=seconds)
+            wrong = guard.check(loss, step.norm)
+            if wrong is not None:
+                names = _names(batch, hooks.name_of)
+                raise SrgptError(_stopped_by_guard(wrong, done, max(rates.values()), names, checkpoints))
+            consumed = sampler.state.consumed + params.accumulation * sampler.batch * sampler.world
+            sampler.state = SamplerState(sampler.state.fingerprint, consumed)
+            hooks.advance(1, note=f"loss {loss:.3f}")
+            hooks.after(done)
+            if done < params.steps and (step.stop or done % params.checkpoint_steps == 0):
+                reached = Progress(done, sampler.state, tokens, seconds, list(guard.losses))
+                checkpoint.save(engine, checkpoints, reached, main=sampler.rank == 0)
+                if step.stop:
+                    raise StoppedError(
+                        f"the training was asked to stop and did, after step {done} of {params.steps}, whose "
+                        "checkpoint is kept. The same command goes on from there."
+                    )
+    finally:
+        reporter.flush(done)
     return Outcome(done, loss, time.perf_counter() - started, progress.step)
 
 
@@ -142,12 +148,12 @@ def take_step(
             norm = torch.nn.utils.clip_grad_norm_(engine.module.parameters(), clip)
         engine.step()
     found = float(engine.get_global_grad_norm() if norm is None else norm)
-    counts = [_count(batches, name) for name in ("tokens", "labels", "samples")]
+    counts = [_count(batches, name) for name in ("tokens", "labels", "samples", "left_out")]
     flags = [float(not math.isfinite(found)), float(stop)]
     own = torch.tensor([*counts, sum(map(work, batches)), *flags], dtype=torch.float64)
     totals = torch.cat([loss[None], own.to(engine.device), sums_F2.flatten()])
     dist.all_reduce(totals)
-    mean, tokens, labels, samples, flops, broken, stops, *by_family = totals.tolist()
+    mean, tokens, labels, samples, left_out, flops, broken, stops, *by_family = totals.tolist()
     pairs = zip(families, by_family[::2], by_family[1::2], strict=True)
     return Step(
         loss=mean / world,
@@ -155,6 +161,7 @@ def take_step(
         tokens=int(tokens),
         labels=int(labels),
         samples=int(samples),
+        left_out=int(left_out),
         flops=flops,
         stop=stops > 0,
         families={name: (total, weight) for name, total, weight in pairs if weight > 0},
@@ -188,6 +195,8 @@ def _by_family(batch: Batch, losses_N: Tensor, count: int) -> Tensor:
 def _count(batches: Sequence[Batch], what: str) -> float:
     if what == "samples":
         return float(sum(len(b["keys"]) if "keys" in b else len(b["labels"]) for b in batches))
+    if what == "left_out":
+        return float(sum(b.get("left_out", 0) for b in batches))
     if what == "labels":
         return float(sum(int(_labelled(b).sum()) for b in batches))
     return float(sum(b["input_ids"].numel() for b in batches))

@@ -21,6 +21,8 @@ class Step:
     labels: int = 0
     """Tokens that are learnt."""
     samples: int = 0
+    left_out: int = 0
+    """Turns that did not fit, or not whole."""
     flops: float = 0.0
     stop: bool = False
     """Whether any rank was asked to stop."""
@@ -37,6 +39,7 @@ class Sums:
     tokens: int = 0
     labels: int = 0
     samples: int = 0
+    left_out: int = 0
     flops: float = 0.0
     waited: float = 0.0
     families: dict[str, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0.0, 0.0]))
@@ -46,7 +49,7 @@ class Sums:
         """Count a step and the seconds that it waited for data."""
         self.steps += 1
         self.waited += waited
-        for name in ("loss", "tokens", "labels", "samples", "flops"):
+        for name in ("loss", "tokens", "labels", "samples", "left_out", "flops"):
             setattr(self, name, getattr(self, name) + getattr(step, name))
         for name, (total, weight) in step.families.items():
             self.families[name][0] += total
@@ -106,7 +109,7 @@ class Reporter:
             values |= {f"learning_rate/{part}": rate for part, rate in rates.items()}
         values |= {f"loss/{name}": total / weight for name, (total, weight) in sums.families.items()}
         values |= self._speed(sums) | dict(self._memory())
-        values |= {"tokens_seen": tokens_seen, "hours": seconds / 3600}
+        values |= {"tokens_seen": tokens_seen, "hours": seconds / 3600, "turns_left_out": sums.left_out}
         self._log({f"train/{name}": value for name, value in values.items()}, number)
         self._sums = Sums()
 

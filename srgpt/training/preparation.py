@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+from typing import cast
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from srgpt.errors import InputError
-from srgpt.model.attention import PACKED
+from srgpt.model.attention import PACKED, packed_layout
 from srgpt.model.modeling import SrgptForConditionalGeneration
 from srgpt.params import TrainParams
 from srgpt.training.recipe import precision
@@ -31,6 +34,7 @@ def set_attention(model: SrgptForConditionalGeneration, params: TrainParams) -> 
     Raises :class:`InputError` where flash attention is asked for, and cannot be had.
     """
     model.llm.set_attn_implementation(PACKED)
+    check_packing(model.llm)
     missing = _flash_lacks(params)
     if params.attention == _FLASH and missing:
         raise InputError(
@@ -40,6 +44,42 @@ def set_attention(model: SrgptForConditionalGeneration, params: TrainParams) -> 
         model.vision_tower.set_attn_implementation(params.attention)
     elif not missing and model.vision_tower._supports_flash_attn:
         model.vision_tower.set_attn_implementation(_FLASH)
+
+
+@torch.no_grad()
+def check_packing(llm: PreTrainedModel) -> None:
+    """Raise :class:`InputError` where a language model lets a turn, or a sample, see another one in a packed row.
+
+    Attention keeps them apart; convolutions, state spaces and linear attention, which hybrid models have between its
+    layers, know of no packing. So a turn is changed, and nothing may come of it after the turn.
+    """
+    layout = packed_layout([2, 1], [[3, 2], [2]])
+    turn = slice(2, 5)  # the first of three
+    weight = cast(nn.Embedding, llm.get_input_embeddings()).weight
+    embeds = torch.randn((1, 10, weight.shape[1]), generator=torch.Generator().manual_seed(0)).to(weight)
+    changed = embeds.clone()
+    changed[:, turn] = embeds[:, turn].roll(1, 2)
+    training = llm.training
+    llm.eval()
+    try:
+        one, other = (
+            llm.base_model(
+                inputs_embeds=given,
+                attention_mask=given.new_zeros((1, 1, 1, 1)),
+                position_ids=torch.tensor([[0, 1, 2, 3, 4, 2, 3, 0, 1, 2]], device=given.device),
+                packing=layout.to(given.device),
+                use_cache=False,
+            ).last_hidden_state[:, turn.stop :]
+            for given in (embeds, changed)
+        )
+    finally:
+        llm.train(training)
+    rounding = 10 * torch.finfo(one.dtype).eps * float(one.abs().max())
+    if not torch.allclose(one, other, rtol=0, atol=rounding):
+        raise InputError(
+            f"train.model.text: layers of {type(llm).__name__} mix tokens otherwise than by attention, so that packed "
+            "turns would see each other; take a language model of attention alone (Llama, Qwen3 and Gemma are tested)"
+        )
 
 
 def _flash_lacks(params: TrainParams) -> str:

@@ -74,11 +74,13 @@ def choose(dataset: Dataset, count: int = COUNT) -> list[Shown]:
 
 
 @torch.no_grad()
-def answers(model: Any, processor: SrgptProcessor, shown: Sequence[Shown]) -> list[str]:
+def answers(
+    model: Any, processor: SrgptProcessor, shown: Sequence[Shown], *, together: bool = False
+) -> list[str]:
     """Ask the model greedily; it is left as it was, and no random number is drawn.
 
-    Where ZeRO-3 spreads the weights over ranks, all ranks must call it: layer by layer, the forward passes gather
-    them as in training.
+    Where ZeRO-3 spreads the weights over ranks, all ranks must call it, ``together``: layer by layer, the forward
+    passes gather them as in training, so that no rank may end before the others.
     """
     seen: Inputs = "rgbd" if all(s.picture.has_depth for s in shown) else "rgb"
     batch = processor.batch([s.question for s in shown], seen)
@@ -86,7 +88,9 @@ def answers(model: Any, processor: SrgptProcessor, shown: Sequence[Shown]) -> li
     training = model.training
     model.eval()
     try:
-        made = model.generate(**inputs, do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS)
+        made = model.generate(
+            **inputs, do_sample=False, num_beams=1, max_new_tokens=MAX_NEW_TOKENS, synced_gpus=together
+        )
     finally:
         model.train(training)
     return processor.answers(made, batch["input_ids"].shape[1])

@@ -45,6 +45,7 @@ from srgpt.training.metrics import Log, Reporter
 from srgpt.training.plan import SUMMARY, epoch_rows
 from srgpt.training.preparation import prepare
 from srgpt.training.recipe import optimizer_steps, precision
+from srgpt.training.stopping import STOP
 from srgpt.training.throughput import Work, matrix_rate, memory
 from srgpt.training.trainable import choose, start_depth
 from srgpt.training.worker import CHECKPOINTS, Job
@@ -154,6 +155,8 @@ class Session:
                 hooks=hooks,
             )
         self._save(engine, outcome)
+        if self.stop():  # too late for this stage, but not for the next
+            (self.folder / STOP).touch()
 
     def _reporter(self, delivery: Log, device: Any) -> Reporter:
         """Return what reports from rank 0, which alone measures what the devices could do."""
@@ -169,7 +172,8 @@ class Session:
         def after(step: int) -> None:
             if not shown or step % every:
                 return
-            given = samples.answers(self.model, self.processor, shown)
+            together = self.recipe.zero_stage == 3 and self.world > 1
+            given = samples.answers(self.model, self.processor, shown, together=together)
             if self.rank == 0:
                 samples.write_page(self.folder / PAGES, self.job.first_step + step, shown, given)
                 delivery({}, step)
@@ -208,13 +212,15 @@ class Session:
             return
         run = Run(connect(self.params.tracking), self.job.run_id, "")
         send_page = partial(run.log_artifact, to=PAGES)
-        delivery = Delivery(run.log_metrics, send_page=send_page, pages=self.folder / PAGES)
+        delivery = Delivery(
+            run.log_metrics, self.folder / UNDELIVERED, send_page=send_page, pages=self.folder / PAGES
+        )
         several = len(self.params.train.stages) > 1
         stage = {"train/stage": float(self.job.stage + 1)} if several else {}
         try:
             yield lambda values, step: delivery({**values, **stage}, self.job.first_step + step)
         finally:
-            delivery.close(self.folder / UNDELIVERED)
+            delivery.close()
 
     def _progress(self) -> contextlib.AbstractContextManager[Callable[..., None]]:
         if self.rank != 0:

@@ -8,6 +8,7 @@ scores that a mask hides count as no work.
 from __future__ import annotations
 
 import functools
+import math
 import resource
 import sys
 import time
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+
+from srgpt.model.region import UPSAMPLING
 
 _SIZES = {"cpu": 1024, "cuda": 8192}
 """Width of the square matrices whose product gives the matrix rate."""
@@ -49,9 +52,22 @@ class Work:
         self.refinement = _part(first, seen).token + 4 * _part(second, True).token  # on four times the cells
         upstream = seen or any(p.requires_grad for p in model.region_extractor.parameters())
         self.projector = _part(model.mm_projector, upstream)
+        self.region, self.point = self._regions(model.region_extractor, upstream, vision.hidden_size)
         upstream = upstream or any(p.requires_grad for p in model.mm_projector.parameters())
         self.body = _part(model.llm.base_model, upstream, text.hidden_size, text.num_hidden_layers)
         self.head = _part(head, upstream or any(p.requires_grad for p in model.llm.parameters()))
+
+    def _regions(self, extractor: Any, upstream: bool, channels: int) -> tuple[float, float]:
+        """Return the FLOPs per region: pooling, whose weights have no gradient, and projectors; and per point."""
+        pooling = (4.0 if upstream else 2.0) * channels * self.patches
+        region = pooling * UPSAMPLING**2 + _part(extractor.rgb_projector, upstream).token
+        if hasattr(extractor, "depth_projector"):
+            return region + pooling + _part(extractor.depth_projector, upstream).token, 0.0
+        if not hasattr(extractor, "point_encoder"):
+            return region, 0.0
+        encoder = extractor.point_encoder
+        trained = any(p.requires_grad for p in encoder.point_mlp.parameters())
+        return region + _part(encoder.region_mlp, trained).token, _part(encoder.point_mlp, False).token
 
     def __call__(self, batch: Mapping[str, Any]) -> float:
         """Return the FLOPs of one batch of this rank."""
@@ -65,7 +81,13 @@ class Work:
                 images = len(batch[name])
                 total += images * (self.tower.token * self.patches + self.tower.pair * self.patches**2)
         images = len(batch.get("pixel_values", ()))
-        return total + images * (self.refinement * self.patches + self.projector.token * self.image_tokens)
+        total += images * (self.refinement * self.patches + self.projector.token * self.image_tokens)
+        total += len(batch.get("region_masks", ())) * self.region
+        return (
+            total + math.prod(batch["region_points"].shape[:2]) * self.point
+            if "region_points" in batch
+            else total
+        )
 
 
 def _part(module: nn.Module, upstream: bool, width: int = 0, layers: int = 0) -> Part:

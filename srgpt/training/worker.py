@@ -27,7 +27,8 @@ CHECKPOINTS = "checkpoints"
 ERROR_MARK = "srgpt-error: "
 """Starts the line on which a rank leaves its error: its kind and its message."""
 
-_KINDS: dict[str, type[SrgptError]] = {"input": InputError, "stopped": StoppedError, "work": SrgptError}
+KINDS: dict[str, type[SrgptError]] = {"input": InputError, "stopped": StoppedError, "work": SrgptError}
+"""Errors by the kind that the line says, the base class last."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -88,7 +89,9 @@ def process_group() -> Iterator[None]:
     """Meet the other ranks."""
     import torch
 
-    if not torch.cuda.is_available():
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))  # before any model is put on one
+    else:
         os.environ["DS_ACCELERATOR"] = "cpu"
     import deepspeed
     import torch.distributed as dist
@@ -114,7 +117,7 @@ def _end_with_parent() -> None:
 
 def _leave(error: SrgptError) -> None:
     """End with a message that the launcher shows; torchrun would not pass on an exit code that says its kind."""
-    kind = next(k for k, t in _KINDS.items() if isinstance(error, t))
+    kind = next(k for k, t in KINDS.items() if isinstance(error, t))
     sys.stderr.write(f"{ERROR_MARK}{json.dumps({'kind': kind, 'message': str(error)})}\n")
     sys.stderr.flush()
     # the other ranks may be waiting for this one: leave at once, the launcher ends them; but where all stop

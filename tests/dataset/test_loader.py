@@ -1,5 +1,8 @@
 """The loader: the sampler's batches, the same with any number of workers, from any place in the data."""
 
+import multiprocessing
+import os
+import signal
 from itertools import islice
 
 import pytest
@@ -81,6 +84,19 @@ def test_errors_keep_their_words(tmp_path, workers):
     assert str(caught.value).startswith(
         f"{source.scenes}/part-00000.parquet: content differs from its manifest"
     )
+
+
+@pytest.mark.slow
+def test_workers_outlast_the_signals_that_ask_a_rank_to_stop_and_end_with_the_stream(dataset):
+    found = stream(dataset, workers=1)
+    next(found)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, number)
+    assert len(list(islice(found, 12))) == 12  # more than were ready
+    found.close()
+    worker.join(10)
+    assert worker.exitcode == 0
 
 
 @pytest.mark.slow

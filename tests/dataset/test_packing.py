@@ -164,6 +164,8 @@ def test_what_does_not_fit_is_left_out():
     whole = Packer(processor).pack(talk, "rgbd")
     cut = Packer(processor, max_length=len(whole.ids) - 1).pack(talk, "rgbd")
     assert cut.segments == whole.segments[:2]
+    assert (whole.left_out, cut.left_out) == (0, len(talk.turns) - 2)
+    assert Packer(processor, max_length=whole.prefix + 1).pack(talk, "rgbd").left_out == len(talk.turns)
     assert cut.ids == whole.ids[: len(cut.ids)]
     with pytest.raises(InputError, match="max_length"):
         Packer(processor, max_length=whole.prefix).pack(talk, "rgbd")

@@ -20,6 +20,7 @@ OVERRIDES = {
         "learning_rate": 5e-3,
         "checkpoint_steps": 2,
         "log_steps": 2,
+        "data_workers": 0,
         "rgb_share": 0.2,
         "blind_share": 0.2,
         "model": {

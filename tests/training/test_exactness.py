@@ -60,6 +60,7 @@ def one(folder: Path, source: str) -> dict[str, Any]:
     cases |= {
         f"zero{z}": {"train": {"zero_stage": z, "batch_images": 2, "accumulation": 2}} for z in ZERO[1:]
     }
+    cases["checkpointed"] = {"train": {"zero_stage": 3, "dtype": "bfloat16", "gradient_checkpointing": True}}
     cases |= {f"half{z}": {"train": {"zero_stage": z, "dtype": "bfloat16"}} for z in ZERO}
     cases |= {f"one-stop{z}": {"train": {"steps": 8, "zero_stage": z, **HALF}, "stop": 4} for z in ZERO}
     return run_plan(folder, source, 1, cases)
@@ -97,6 +98,10 @@ def test_accumulation_zero_and_offload_change_nothing(one: dict[str, Any], name:
 def test_bfloat16_comes_to_nearly_the_same(one: dict[str, Any], stage: int) -> None:
     assert losses(one[f"half{stage}"]) == pytest.approx(losses(one["plain"]), abs=0.2)
     assert losses(one[f"half{stage}"]) != losses(one["plain"])
+
+
+def test_activations_that_are_computed_twice_are_the_same(one: dict[str, Any]) -> None:
+    assert losses(one["checkpointed"]) == pytest.approx(losses(one["half3"]), abs=1e-2)
 
 
 @pytest.mark.parametrize("stage", ZERO)

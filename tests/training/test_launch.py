@@ -176,6 +176,13 @@ def test_a_node_is_found_in_the_environment(environment: pytest.MonkeyPatch) -> 
         Node.find(params, 1)
 
 
+def test_torchrun_gives_its_ranks_the_time_that_the_scheduler_gives(environment: pytest.MonkeyPatch) -> None:
+    environment.delenv("SRGPT_GRACE", raising=False)
+    assert "TORCH_ELASTIC_SHUTDOWN_TIMEOUT" not in _environment(TrainParams(), Node())
+    environment.setenv("SRGPT_GRACE", "120")
+    assert _environment(TrainParams(), Node())["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] == "120"
+
+
 def test_cores_are_shared_unless_threads_are_given(environment: pytest.MonkeyPatch) -> None:
     environment.setattr("os.sched_getaffinity", lambda pid: set(range(8)))
     environment.delenv("OMP_NUM_THREADS", raising=False)

@@ -74,6 +74,12 @@ def test_a_model_folder_with_its_lineage(tmp_path, source):
     assert logged.data.metrics["train/gradient_norm"] > 0
 
 
+def test_the_last_steps_are_reported_however_training_ends(tmp_path, source):
+    train(tmp_path, source, steps=3)
+    run_id = json.loads((tmp_path / "model" / "lineage.json").read_text())["run_id"]
+    assert sorted(losses(tmp_path, tiny_params(tmp_path), run_id)) == [2, 3]
+
+
 def test_the_same_parameters_give_the_same_model(tmp_path, source):
     one, two = train(tmp_path, source, "one", steps=3), train(tmp_path, source, "two", steps=3)
     assert one["final_loss"] == two["final_loss"]

@@ -30,35 +30,48 @@ def test_points_wait_for_the_server_and_keep_their_order(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Server()
-    deliver = Delivery(server, pause=0)
+    deliver = Delivery(server, tmp_path / "left.json", pause=0)
     for step in range(6):
         server.up = step not in (2, 3)
         deliver({"loss": 1.0}, step)
     assert server.steps == [0, 1, 2, 3, 4, 5]
     assert len(caplog.records) == 1
     assert "no answer" in caplog.text
-    deliver.close(tmp_path / "left.json")
+    deliver.close()
     assert not (tmp_path / "left.json").exists()
 
 
 def test_a_server_that_does_not_answer_is_left_alone_for_a_while(tmp_path: Path) -> None:
     server = Server()
     server.up = False
-    deliver = Delivery(server, pause=1000)
+    deliver = Delivery(server, tmp_path / "left.json", pause=1000)
     for step in range(5):
         deliver({"loss": 1.0}, step)
     assert server.asked == 1
-    deliver.close(tmp_path / "left.json")
+    deliver.close()
     assert server.asked == 2
     assert json.loads((tmp_path / "left.json").read_text()) == [[i, {"loss": 1.0}] for i in range(5)]
 
 
-def test_other_errors_are_not_taken_for_an_outage() -> None:
+def test_what_waits_outlives_its_process_even_where_that_is_killed(tmp_path: Path) -> None:
+    server, left = Server(), tmp_path / "left.json"
+    server.up = False
+    for first in (0, 2):  # two processes, neither of which is closed
+        deliver = Delivery(server, left, pause=1000)
+        for step in (first, first + 1):
+            deliver({"loss": 1.0}, step)
+    server.up = True
+    Delivery(server, left)({"loss": 1.0}, 4)
+    assert server.steps == [0, 1, 2, 3, 4]
+    assert not left.exists()
+
+
+def test_other_errors_are_not_taken_for_an_outage(tmp_path: Path) -> None:
     def broken(values: Mapping[str, float], step: int) -> None:
         raise KeyError("loss")
 
     with pytest.raises(KeyError):
-        Delivery(broken)({"loss": 1.0}, 1)
+        Delivery(broken, tmp_path / "left.json")({"loss": 1.0}, 1)
 
 
 def test_a_page_waits_as_a_point_does_and_goes_once_sent(tmp_path: Path) -> None:
@@ -70,7 +83,7 @@ def test_a_page_waits_as_a_point_does_and_goes_once_sent(tmp_path: Path) -> None
         sent.append(page.name)
 
     (tmp_path / "step-000002.html").write_text("<p>")
-    deliver = Delivery(server, pause=0, send_page=send_page, pages=tmp_path)
+    deliver = Delivery(server, tmp_path / "left.json", pause=0, send_page=send_page, pages=tmp_path)
     server.up = False
     deliver({}, 2)
     assert sent == []

@@ -38,6 +38,13 @@ STAGES = [
 ]
 
 
+def test_the_only_stage_may_say_what_is_the_default_anyway(tmp_path: Path) -> None:
+    own = {"rates": {}, "muon": [], "learning_rate": 1e-3}
+    train = {"rates": {"llm": 2.0}, "muon": ["llm.model.layers"], "stages": [{"name": "tune", **own}]}
+    found = tiny_params(tmp_path, **train).train.at(0)
+    assert {key: getattr(found, key) for key in own} == own
+
+
 def test_names_are_found_among_ones_own_tables_then_imported_ones(tables: Path) -> None:
     assert table_of("train") == "data/conversations/train"
     assert table_of("captions") == "data/imported/captions/conversations"

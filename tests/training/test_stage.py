@@ -22,6 +22,8 @@ from srgpt.storage import outputs, work_url
 from srgpt.tracking import connect
 from srgpt.training.delivery import UNDELIVERED
 from srgpt.training.launch import Node
+from srgpt.training.plan import plan
+from srgpt.training.stopping import STOP, StoppedError
 from srgpt.training.worker import Job
 from tests.training.data import tiny_params, write_dataset
 
@@ -293,6 +295,52 @@ def test_finished_stages_are_not_trained_again(
     assert len({job.run_id for job in launches.jobs}) == 1
     assert summary["steps"] == 13
     assert beside(tmp_path) == set()
+
+
+def test_a_stop_that_came_at_a_stages_end_keeps_the_next_from_starting(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], launches: Launches
+) -> None:
+    class Asked(Launches):
+        def __call__(self, job: Job, params: TrainParams, path: Path, node: Node) -> None:
+            super().__call__(job, params, path, node)
+            (path.parent / STOP).touch()
+
+    train.launch = asked = Asked()  # the fixture puts the real one back
+    with pytest.raises(StoppedError, match="after stage align"):
+        train.run(make_params(stages=STAGES), source=source, out=str(tmp_path / "model"))
+    assert [job.stage for job in asked.jobs] == [0]
+    train.launch = launches
+    assert train.run(make_params(stages=STAGES), source=source, out=str(tmp_path / "model"))["steps"] == 13
+    assert [job.stage for job in launches.jobs] == [1]
+
+
+def test_other_nodes_wait_until_the_first_has_begun_this_training(
+    tmp_path: Path, source: str, make_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else they would take the stages of an earlier one for finished."""
+    params = make_params(stages=STAGES, nodes=2)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    work = Path(work_url(str(tmp_path / "model")))
+    (work / "1-align").mkdir(parents=True)
+    (work / "1-align" / "training.json").write_text("{}")
+    state = train.state_file(work)
+    state.write_text(json.dumps({"identity": "of an earlier one", "run_id": "1"}))
+    identity = train._identity(params, plan(params, source))
+    joined: list[str] = []
+
+    def first_node_begins(seconds: float) -> None:
+        (work / "1-align" / "training.json").unlink()
+        state.write_text(json.dumps({"identity": identity, "run_id": "2"}))
+
+    monkeypatch.setattr(train.time, "sleep", first_node_begins)
+    monkeypatch.setattr(train, "join", lambda params, path, node: joined.append(path.parent.name))
+    train.run(params, source=source, out=str(tmp_path / "model"), node_rank=1)
+    assert joined == ["1-align", "2-instruct"]
+
+    state.unlink()
+    monkeypatch.setattr(train.time, "sleep", lambda seconds: None)
+    with pytest.raises(SrgptError, match="node 0 has not begun this training"):
+        train.run(params, source=source, out=str(tmp_path / "model"), node_rank=1)
 
 
 def test_another_stage_is_another_training(

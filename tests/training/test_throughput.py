@@ -9,8 +9,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from srgpt.model import SrgptForConditionalGeneration
+from srgpt.model.region import UPSAMPLING, pooling_weights
 from srgpt.training.throughput import Work, matrix_rate, memory
-from tests.model.tiny import make_tiny
+from tests.model.tiny import TINY, make_tiny
 
 
 def batch_of(images: int, length: int) -> dict[str, Any]:
@@ -48,6 +49,28 @@ def test_the_language_model_is_counted_as_torch_counts_it() -> None:
     # torch counts every pair of tokens, hidden or not
     mine = (work.body.token * 64 + work.body.pair * 64**2 + work.head.token * 64) / 3
     assert mine == pytest.approx(counter.get_total_flops(), rel=0.01)
+
+
+@pytest.mark.parametrize("depth", ["none", "relative", "metric"])
+def test_regions_are_counted_as_torch_counts_them(depth: str) -> None:
+    model, _ = make_tiny(params=TINY.model_copy(update={"depth": depth}))
+    work, extractor, channels = Work(model), model.region_extractor, model.config.vision_config.hidden_size
+    grid, masks, images = model.config.grid, torch.ones((5, 28, 28)), torch.zeros(5, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        fine = torch.zeros((1, (UPSAMPLING * grid) ** 2, channels))
+        extractor.rgb_projector(extractor.pool(fine, masks, images, UPSAMPLING * grid))
+        if depth == "relative":
+            coarse = torch.zeros((1, grid**2, channels))
+            extractor.depth_projector(extractor.pool(coarse, masks, images, grid))
+        if depth == "metric":
+            extractor.point_encoder(torch.ones((5, 16, 3)))
+    with FlopCounterMode(display=False) as other:
+        for side in {grid, UPSAMPLING * grid} if depth == "relative" else {UPSAMPLING * grid}:
+            pooling_weights(masks, side, "area")  # of masks, no work of the model's
+    counted = counter.get_total_flops() - other.get_total_flops()
+    pooling = 5 * 2 * channels * grid**2 * (UPSAMPLING**2 + (depth == "relative"))
+    # a third is forward, but of pooling a half: its weights have no gradient
+    assert (5 * work.region + 5 * 16 * work.point - 2 * pooling) / 3 + pooling == pytest.approx(counted)
 
 
 def test_what_is_frozen_costs_less() -> None:
