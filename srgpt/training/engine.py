@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from srgpt.params import TrainParams
 from srgpt.training.optimizer import make_optimizer
@@ -31,6 +32,8 @@ def start_engine(model: torch.nn.Module, params: TrainParams, *, universal: bool
         optimizer=make_optimizer(groups, params),
         config=deepspeed_config(params, universal=universal),
     )
+    if dist.get_world_size() == 1 and norm_to_clip(params) is not None:
+        engine.enable_backward_allreduce = False  # would copy all gradients, to add them to no others
     return engine
 
 
