@@ -86,6 +86,11 @@ def connect(params: TrackingParams) -> MlflowClient:
     return client
 
 
+def give_up_soon() -> None:
+    """From now on wait for a server's answer five seconds, and once: for those who try again later anyway."""
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"], os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "5", "0"
+
+
 def _set_uri(uri: str) -> None:
     """Set MLflow's tracking URI, but leave the environment's, which MLflow would set too, to the user."""
     import mlflow

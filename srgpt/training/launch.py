@@ -108,14 +108,7 @@ def _command(ranks: int, path: Path, node: Node) -> list[str]:
 
 
 def _environment(params: TrainParams, node: Node) -> dict[str, str]:
-    # where the tracking server hangs, the training must not
-    environment = {"TOKENIZERS_PARALLELISM": "false"} | {
-        name: os.environ.get(name, value)
-        for name, value in (
-            ("MLFLOW_HTTP_REQUEST_TIMEOUT", "5"),
-            ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
-        )
-    }
+    environment = {"TOKENIZERS_PARALLELISM": "false"}
     if "SRGPT_GRACE" in os.environ:  # torchrun, signalled itself, would kill its ranks after 30 seconds
         environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(round(float(os.environ["SRGPT_GRACE"])))
     if params.threads or "OMP_NUM_THREADS" not in os.environ:

@@ -33,7 +33,7 @@ from srgpt.model.tokenizer import load_tokenizer, train_tokenizer
 from srgpt.params import Params, TrainParams
 from srgpt.progress import progress_bar
 from srgpt.storage import write_json
-from srgpt.tracking import Lineage, Run, connect
+from srgpt.tracking import Lineage, Run, connect, give_up_soon
 from srgpt.training import checkpoint, samples
 from srgpt.training.checkpoint import write_errors
 from srgpt.training.delivery import PAGES, UNDELIVERED, Delivery
@@ -211,6 +211,7 @@ class Session:
             yield lambda values, step: None
             return
         run = Run(connect(self.params.tracking), self.job.run_id, "")
+        give_up_soon()  # a server that hangs must not hold up the steps
         send_page = partial(run.log_artifact, to=PAGES)
         delivery = Delivery(
             run.log_metrics, self.folder / UNDELIVERED, send_page=send_page, pages=self.folder / PAGES
