@@ -93,7 +93,7 @@ def train(
             done, loss, tokens = done + 1, step.loss, tokens + step.tokens
             seconds = before + time.perf_counter() - started
             reporter.step(done, step, rates=rates, waited=waited, tokens_seen=tokens, seconds=seconds)
-            wrong = guard.check(loss, step.norm)
+            wrong = guard.check(loss, step.norm, step.labels)
             if wrong is not None:
                 names = _names(batch, hooks.name_of)
                 raise SrgptError(_stopped_by_guard(wrong, done, max(rates.values()), names, checkpoints))
