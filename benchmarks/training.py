@@ -1,13 +1,13 @@
 """Measure training: our loop beside a plain PyTorch loop, and beside padded rows of one question each.
 
-    python benchmarks/training.py [--profile demo] [--steps 60] [--in data/conversations/train]
+    python benchmarks/training.py [--profile demo] [--blocks 5] [--in data/conversations/train]
 
-All three train the same model on the same conversations in this one process, step by step in turn, so that what else
-the machine does befalls all alike. *ours* is what `srgpt train` does for a step: loader, DeepSpeed's engine, sums by
-family, counts. *plain* is forward, backward and the same optimizer's step on a batch that is at hand already. *padded*
-does as SpatialRGPT's loop would with questions that stand alone: each question in a row of its own behind its picture,
-rows padded to the longest, the picture encoded for each. Tokens are those that differ between questions, and a
-picture's once. Ends with one line of JSON.
+All three train the same model on the same conversations in this one process, twenty steps at a time in turn, so that
+what else the machine does befalls all alike. *ours* is what `srgpt train` does: the loader, DeepSpeed's engine, counts,
+guards and reports, the last not sent. *plain* is forward, backward and the same optimizer's step on batches that are at
+hand already. *padded* does as SpatialRGPT's loop would with questions that stand alone: each question in a row of its
+own behind its picture, rows padded to the longest, the picture encoded for each. Tokens are those that differ between
+questions, and a picture's once. Ends with one line of JSON.
 """
 
 from __future__ import annotations
@@ -31,16 +31,21 @@ from srgpt.dataset.reading import Sample
 from srgpt.model.processing import Question, SrgptProcessor, index_inputs
 from srgpt.params import Params, load
 from srgpt.training.engine import norm_to_clip, set_rates, start_engine
+from srgpt.training.guards import Guard
 from srgpt.training.loop import take_step
+from srgpt.training.metrics import Reporter
 from srgpt.training.optimizer import make_optimizer
 from srgpt.training.plan import plan
 from srgpt.training.recipe import parameter_groups
 from srgpt.training.session import Session
-from srgpt.training.throughput import Work
+from srgpt.training.throughput import Work, memory
 from srgpt.training.worker import Job, process_group
 
-WARM_UP = 10
-"""Steps that do not count."""
+BLOCK = 20
+"""Steps that each loop takes at a time: more than the loader has ready."""
+
+IDLE = 3.0
+"""Seconds that the loader gets to have its batches ready, so that the other loops are alone."""
 
 
 def main() -> None:
@@ -53,41 +58,47 @@ def main() -> None:
         if params.train.threads:
             torch.set_num_threads(params.train.threads)
         session = _session(params, arguments.source)
-        results = measure(session, arguments.steps)
+        results = measure(session, arguments.blocks)
     for name, value in results.items():
         print(f"{name:32} {value:10.3f}")
     print(json.dumps(results))
 
 
-def measure(session: Session, steps: int) -> dict[str, float]:
+def measure(session: Session, blocks: int) -> dict[str, float]:
     """Return tokens per second of each loop, their ratios, and our loop's share of waiting for data."""
     start = copy.deepcopy(session.model)
     engine, work = start_engine(session.model, session.recipe), Work(session.model)
-    clip = norm_to_clip(session.recipe)
+    clip, guard = norm_to_clip(session.recipe), Guard(session.recipe.spike_factor)
+    reporter = Reporter(lambda values, step: None, session.recipe.log_steps, families=FAMILIES, memory=memory)
     plain, padded = Plain(copy.deepcopy(start), session), Plain(start, session)
     padded.model.llm.set_attn_implementation("sdpa")
     seconds: defaultdict[str, float] = defaultdict(float)
     tokens = 0
     stream = session.batches()
-    for step in range(WARM_UP + steps):
-        if step == WARM_UP:
+    for block in range(1 + blocks):
+        if block == 1:  # the first one warms up
             seconds.clear()
             tokens = 0
-        with clock(seconds, "ours"), clock(seconds, "waiting"):
-            batch = next(stream)
-        for name in (
-            ("ours", "plain") if step % 2 else ("plain", "ours")
-        ):  # what comes first finds caches cold
+        taken: list[Batch] = []
+        with clock(seconds, "ours"):
+            for number in range(BLOCK):
+                with clock(seconds, "waiting"):
+                    batch = next(stream)
+                rates = set_rates(engine, session.recipe.learning_rate)
+                step = take_step(engine, [batch], FAMILIES, clip=clip, work=work)
+                reporter.step(number, step, rates=rates)
+                guard.check(step.loss, step.norm)
+                taken.append(batch)
+        rows = [
+            one_question_rows(session.processor, [session.dataset[key] for key in batch["keys"]])
+            for batch in taken
+        ]
+        time.sleep(IDLE)
+        for name, loop, batches in (("plain", plain, taken), ("padded", padded, rows)):
             with clock(seconds, name):
-                if name == "plain":
-                    plain.step(batch)
-                else:
-                    set_rates(engine, session.recipe.learning_rate)
-                    take_step(engine, [batch], FAMILIES, clip=clip, work=work)
-        rows = one_question_rows(session.processor, [session.dataset[key] for key in batch["keys"]])
-        with clock(seconds, "padded"):
-            padded.step(rows)
-        tokens += batch["input_ids"].numel()
+                for batch in batches:
+                    loop.step(batch)
+        tokens += sum(batch["input_ids"].numel() for batch in taken)
     return {
         **{f"{name} tokens/s": tokens / seconds[name] for name in ("ours", "plain", "padded")},
         "ours / plain": seconds["plain"] / seconds["ours"],
@@ -158,7 +169,7 @@ def _session(params: Params, source: str) -> Session:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
     parser.add_argument("--profile", default="demo")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--blocks", type=int, default=5)
     parser.add_argument("--in", dest="source", default="data/conversations/train")
     return parser.parse_args()
 

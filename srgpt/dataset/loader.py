@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -94,7 +95,11 @@ def batches(
 
 
 def _outlast_signals(worker: int) -> None:
-    """Leave the first signal to the rank: schedulers signal all processes, and the rank may want batches yet."""
+    """Leave it to the rank to end this worker: it may want batches yet, after it is asked to stop.
+
+    torchrun signals a rank's whole group, which this worker leaves; schedulers signal each process besides.
+    """
+    os.setsid()
 
     def take_note(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)

@@ -126,11 +126,12 @@ class Packer:
                 f"{self.max_length} tokens; raise train.model.text.max_length"
             )
         index_of = {r.id: k for k, r in enumerate(conversation.regions)}
-        for turn in conversation.turns:
+        for number, turn in enumerate(conversation.turns):
             follows = history and bool(row.segments)
             question = self._question(conversation, turn, inputs, follows)
-            if row.left_out or not self._append(row, turn, question, index_of, follows):
-                row.left_out += 1
+            if not self._append(row, turn, question, index_of, follows):
+                row.left_out = len(conversation.turns) - number
+                break
         return row
 
     def _append(

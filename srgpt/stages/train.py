@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 _JOB = "job.json"
 
-_PATIENCE = 1800
+_PATIENCE = 600
 """Seconds that other nodes wait for the first to begin."""
 
 _NEUTRAL = {
@@ -202,7 +202,7 @@ def _sum_up(stages: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _take_model(folder: Path, work: Path) -> None:
     """Move a stage's model into the work folder; its summary stays, and says that the stage is finished."""
     for child in folder.iterdir():
-        if child.name not in (SUMMARY, _JOB, PAGES, STOP):
+        if child.name not in (SUMMARY, _JOB, PAGES, STOP) and not child.name.startswith(UNDELIVERED):
             child.rename(work / child.name)
 
 

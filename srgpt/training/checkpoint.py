@@ -81,7 +81,7 @@ def save(engine: Any, folder: Path, progress: Progress, *, main: bool) -> None:
     """
     import torch.distributed as dist
 
-    tag, before = f"step-{progress.step:07d}", latest(folder)
+    tag = f"step-{progress.step:07d}"
     if main:
         shutil.rmtree(folder / tag, ignore_errors=True)  # a killed one's files may be of other ranks
     dist.barrier()
@@ -89,6 +89,7 @@ def save(engine: Any, folder: Path, progress: Progress, *, main: bool) -> None:
         engine.save_checkpoint(str(folder), tag=tag, save_latest=False)
     dist.barrier()
     if main:
+        before = latest(folder)
         made = Checkpoint(tag, dist.get_world_size(), engine.zero_optimization_stage(), progress)
         write_json(str(folder / LATEST), asdict(made))
         kept = {tag, before.tag if before else tag}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -67,10 +68,11 @@ class Delivery:
 
     def _keep(self) -> None:
         """Have the file hold what waits, so that not even a kill loses it."""
-        if self._waiting:
-            write_json(str(self._kept), self._waiting)
-        else:
-            self._kept.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, SrgptError):  # of a full disk checkpoints tell
+            if self._waiting:
+                write_json(str(self._kept), self._waiting)
+            else:
+                self._kept.unlink(missing_ok=True)
 
     def _left(self) -> list[Path]:
         return sorted(self._pages.glob("*.html")) if self._pages is not None else []

@@ -109,8 +109,9 @@ def _command(ranks: int, path: Path, node: Node) -> list[str]:
 
 def _environment(params: TrainParams, node: Node) -> dict[str, str]:
     environment = {"TOKENIZERS_PARALLELISM": "false"}
-    if "SRGPT_GRACE" in os.environ:  # torchrun, signalled itself, would kill its ranks after 30 seconds
-        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(round(float(os.environ["SRGPT_GRACE"])))
+    if grace := os.environ.get("SRGPT_GRACE"):
+        # torchrun, signalled itself, would kill its ranks after 30 seconds
+        environment["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(round(float(grace)))
     if params.threads or "OMP_NUM_THREADS" not in os.environ:
         shared = max(1, len(os.sched_getaffinity(0)) // params.ranks)
         environment["OMP_NUM_THREADS"] = str(params.threads or shared)

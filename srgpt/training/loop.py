@@ -18,7 +18,7 @@ from torch import Tensor
 
 from srgpt.dataset.collator import Batch, model_inputs, to_device
 from srgpt.dataset.sampler import Key, PermutationSampler, SamplerState
-from srgpt.errors import SrgptError
+from srgpt.errors import InputError, SrgptError
 from srgpt.model.modeling import cast_pixels
 from srgpt.params import TrainParams
 from srgpt.randomness import seeded
@@ -93,7 +93,9 @@ def train(
             done, loss, tokens = done + 1, step.loss, tokens + step.tokens
             seconds = before + time.perf_counter() - started
             reporter.step(done, step, rates=rates, waited=waited, tokens_seen=tokens, seconds=seconds)
-            wrong = guard.check(loss, step.norm, step.labels)
+            if step.labels == 0:
+                raise InputError(_nothing_to_learn(done, _names(batch, hooks.name_of), params))
+            wrong = guard.check(loss, step.norm)
             if wrong is not None:
                 names = _names(batch, hooks.name_of)
                 raise SrgptError(_stopped_by_guard(wrong, done, max(rates.values()), names, checkpoints))
@@ -208,6 +210,13 @@ def _names(batches: Sequence[Batch], name_of: Callable[[Key], str]) -> list[str]
     gathered: list[list[str]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(gathered, own)
     return [name for names in gathered for name in names]
+
+
+def _nothing_to_learn(step: int, names: Sequence[str], params: TrainParams) -> str:
+    return (
+        f"train.model.text.max_length = {params.model.text.max_length}: nothing is left to learn in step {step}, for "
+        f"no answer of conversations {', '.join(names)} fits; raise it"
+    )
 
 
 def _stopped_by_guard(wrong: str, step: int, rate: float, names: Sequence[str], checkpoints: Path) -> str:

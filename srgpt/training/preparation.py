@@ -59,6 +59,10 @@ def check_packing(llm: PreTrainedModel) -> None:
     embeds = torch.randn((1, 10, weight.shape[1]), generator=torch.Generator().manual_seed(0)).to(weight)
     changed = embeds.clone()
     changed[:, turn] = embeds[:, turn].roll(1, 2)
+    refused = InputError(
+        f"train.model.text: layers of {type(llm).__name__} mix tokens otherwise than by attention, so that packed "
+        "turns would see each other; take a language model of attention alone (Llama, Qwen3 and Gemma are tested)"
+    )
     training = llm.training
     llm.eval()
     try:
@@ -69,17 +73,17 @@ def check_packing(llm: PreTrainedModel) -> None:
                 position_ids=torch.tensor([[0, 1, 2, 3, 4, 2, 3, 0, 1, 2]], device=given.device),
                 packing=layout.to(given.device),
                 use_cache=False,
-            ).last_hidden_state[:, turn.stop :]
+            ).last_hidden_state
             for given in (embeds, changed)
         )
+    except (TypeError, ValueError):  # of models that know neither masks nor positions
+        raise refused from None
     finally:
         llm.train(training)
-    rounding = 10 * torch.finfo(one.dtype).eps * float(one.abs().max())
-    if not torch.allclose(one, other, rtol=0, atol=rounding):
-        raise InputError(
-            f"train.model.text: layers of {type(llm).__name__} mix tokens otherwise than by attention, so that packed "
-            "turns would see each other; take a language model of attention alone (Llama, Qwen3 and Gemma are tested)"
-        )
+    effect = (one - other).abs()
+    # not zero: experts round differently where other tokens are routed to them
+    if effect[:, turn.stop :].max() > 1e-3 * effect[:, turn].max():
+        raise refused
 
 
 def _flash_lacks(params: TrainParams) -> str:

@@ -50,19 +50,23 @@ class Work:
         self.tower = _part(model.vision_tower, seen, vision.hidden_size, vision.num_hidden_layers)
         first, second = (m for m in model.region_extractor.modules() if isinstance(m, nn.ConvTranspose2d))
         self.refinement = _part(first, seen).token + 4 * _part(second, True).token  # on four times the cells
+        self.region, self.point = self._regions(model.region_extractor, seen, vision.hidden_size)
         upstream = seen or any(p.requires_grad for p in model.region_extractor.parameters())
         self.projector = _part(model.mm_projector, upstream)
-        self.region, self.point = self._regions(model.region_extractor, upstream, vision.hidden_size)
         upstream = upstream or any(p.requires_grad for p in model.mm_projector.parameters())
         self.body = _part(model.llm.base_model, upstream, text.hidden_size, text.num_hidden_layers)
         self.head = _part(head, upstream or any(p.requires_grad for p in model.llm.parameters()))
 
-    def _regions(self, extractor: Any, upstream: bool, channels: int) -> tuple[float, float]:
-        """Return the FLOPs per region: pooling, whose weights have no gradient, and projectors; and per point."""
-        pooling = (4.0 if upstream else 2.0) * channels * self.patches
-        region = pooling * UPSAMPLING**2 + _part(extractor.rgb_projector, upstream).token
+    def _regions(self, extractor: Any, seen: bool, channels: int) -> tuple[float, float]:
+        """Return the FLOPs per region: pooling, whose weights have no gradient, and projectors; and per point.
+
+        ``seen`` says that the tower is trained.
+        """
+        refined = seen or any(p.requires_grad for p in extractor.feature_refinement_module.parameters())
+        once = 2.0 * channels * self.patches
+        region = (2 if refined else 1) * once * UPSAMPLING**2 + _part(extractor.rgb_projector, refined).token
         if hasattr(extractor, "depth_projector"):
-            return region + pooling + _part(extractor.depth_projector, upstream).token, 0.0
+            return region + (2 if seen else 1) * once + _part(extractor.depth_projector, seen).token, 0.0
         if not hasattr(extractor, "point_encoder"):
             return region, 0.0
         encoder = extractor.point_encoder
@@ -83,11 +87,9 @@ class Work:
         images = len(batch.get("pixel_values", ()))
         total += images * (self.refinement * self.patches + self.projector.token * self.image_tokens)
         total += len(batch.get("region_masks", ())) * self.region
-        return (
-            total + math.prod(batch["region_points"].shape[:2]) * self.point
-            if "region_points" in batch
-            else total
-        )
+        if "region_points" in batch:
+            total += math.prod(batch["region_points"].shape[:2]) * self.point
+        return float(total)
 
 
 def _part(module: nn.Module, upstream: bool, width: int = 0, layers: int = 0) -> Part:

@@ -92,6 +92,7 @@ def test_workers_outlast_the_signals_that_ask_a_rank_to_stop_and_end_with_the_st
     found = stream(dataset, workers=1)
     next(found)
     (worker,) = set(multiprocessing.active_children()) - before
+    assert os.getpgid(worker.pid) == worker.pid  # what is sent to the rank's group does not get there
     for number in (signal.SIGTERM, signal.SIGINT):
         os.kill(worker.pid, number)
     assert len(list(islice(found, 12))) == 12  # more than were ready

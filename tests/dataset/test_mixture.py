@@ -73,7 +73,9 @@ def test_the_fingerprint_is_of_the_data_and_the_order(processor, asked, captions
             ((asked, replace(captions, history=True)), {}),
         )
     ]
-    assert len(set(prints)) == len(prints)
+    other = mixture(processor, asked, captions)
+    other.tables[0].pixels_fingerprint = "of the same scenes with other depth"
+    assert len({*prints, other.fingerprint}) == len(prints) + 1
     moved = [
         str(shutil.copytree(url, tmp_path / name)) for name, url in (("c", asked.url), ("s", asked.scenes))
     ]

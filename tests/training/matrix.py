@@ -37,7 +37,9 @@ def run_case(case: dict[str, Any], source: str, rank: int, world: int) -> dict[s
     universal = found is not None and found.universal(world, params.train.zero_stage)
     engine = start_engine(session.model, params.train, universal=universal)
     seen: dict[int, dict[str, float]] = {}
-    reporter = Reporter(lambda values, step: seen.update({step: dict(values)}), 1, families=FAMILIES)
+    reporter = Reporter(
+        lambda values, step: seen.update({step: dict(values)}), case.get("every", 1), families=FAMILIES
+    )
     stop_at = case.get("stop")
     done = [0]
     hooks = Hooks(

@@ -41,7 +41,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, root: Path) -> dict[str, A
 def test_every_way_comes_to_nearly_the_same(results: dict[str, Any], name: str) -> None:
     exact = list(results["exact"]["losses"].values())
     assert len(exact) == 6
-    assert list(results[name]["losses"].values()) == pytest.approx(exact, abs=0.2)
+    rounding = 0.2 if CASES[name]["dtype"] == "bfloat16" else 1e-4
+    assert list(results[name]["losses"].values()) == pytest.approx(exact, abs=rounding)
 
 
 def test_muon_steps(results: dict[str, Any]) -> None:

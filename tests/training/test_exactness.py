@@ -60,6 +60,7 @@ def one(folder: Path, source: str) -> dict[str, Any]:
     cases |= {
         f"zero{z}": {"train": {"zero_stage": z, "batch_images": 2, "accumulation": 2}} for z in ZERO[1:]
     }
+    cases["cut"] = {"train": {"steps": 8}, "stop": 5, "every": 3}
     cases["checkpointed"] = {"train": {"zero_stage": 3, "dtype": "bfloat16", "gradient_checkpointing": True}}
     cases |= {f"half{z}": {"train": {"zero_stage": z, "dtype": "bfloat16"}} for z in ZERO}
     cases |= {f"one-stop{z}": {"train": {"steps": 8, "zero_stage": z, **HALF}, "stop": 4} for z in ZERO}
@@ -140,6 +141,10 @@ def test_one_rank_that_is_asked_stops_all(two: dict[str, Any]) -> None:
         stopped = two[f"two-stop{stage}"]
         assert list(stopped["losses"]) == ["1", "2", "3", "4"]
         assert "after step 4 of 8" in stopped["ended"]
+
+
+def test_what_was_not_reported_yet_is_when_training_stops(one: dict[str, Any]) -> None:
+    assert list(one["cut"]["losses"]) == ["3", "5"]
 
 
 CHANGES = [

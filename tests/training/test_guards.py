@@ -12,27 +12,23 @@ from srgpt.training.guards import WARM_UP, WINDOW, Guard
 
 def fed(factor: float | None, losses: list[float]) -> Guard:
     guard = Guard(factor)
-    assert [guard.check(loss, 1.0, 9) for loss in losses] == [None] * len(losses)
+    assert [guard.check(loss, 1.0) for loss in losses] == [None] * len(losses)
     return guard
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_stops(bad: float) -> None:
-    assert Guard(None).check(bad, 1.0, 9) == f"the loss is {bad}"
-    assert Guard(None).check(1.0, bad, 9) == f"the gradient's norm is {bad}"
-
-
-def test_a_step_without_anything_to_learn_stops() -> None:
-    assert "no answer fits train.model.text.max_length" in str(Guard(None).check(math.nan, 0.0, 0))
+    assert Guard(None).check(bad, 1.0) == f"the loss is {bad}"
+    assert Guard(None).check(1.0, bad) == f"the gradient's norm is {bad}"
 
 
 def test_a_jump_is_known_by_the_median_of_the_last_losses() -> None:
     guard = fed(3.0, [2.0] * WARM_UP)
-    assert guard.check(6.0, 1.0, 9) is None
-    assert guard.check(6.1, 1.0, 9) == "the loss jumped to 6.1, more than 3 times the usual 2"
+    assert guard.check(6.0, 1.0) is None
+    assert guard.check(6.1, 1.0) == "the loss jumped to 6.1, more than 3 times the usual 2"
     # what is usual changes with the training
     later = fed(3.0, [2.0] * WINDOW + [0.5] * WINDOW)
-    assert later.check(1.6, 1.0, 9) is not None
+    assert later.check(1.6, 1.0) is not None
 
 
 def test_a_young_training_may_jump_and_no_factor_lets_all_go_on() -> None:
@@ -42,4 +38,4 @@ def test_a_young_training_may_jump_and_no_factor_lets_all_go_on() -> None:
 
 def test_a_resumed_training_knows_its_losses() -> None:
     guard = Guard(3.0, fed(3.0, [1.0] * WARM_UP).losses)
-    assert guard.check(4.0, 1.0, 9) is not None
+    assert guard.check(4.0, 1.0) is not None

@@ -74,10 +74,18 @@ def test_a_model_folder_with_its_lineage(tmp_path, source):
     assert logged.data.metrics["train/gradient_norm"] > 0
 
 
-def test_the_last_steps_are_reported_however_training_ends(tmp_path, source):
+def test_the_last_steps_are_reported(tmp_path, source):
     train(tmp_path, source, steps=3)
     run_id = json.loads((tmp_path / "model" / "lineage.json").read_text())["run_id"]
     assert sorted(losses(tmp_path, tiny_params(tmp_path), run_id)) == [2, 3]
+
+
+def test_answers_that_do_not_fit_are_named(tmp_path, source):
+    """Not a loss that is no number, which is all that comes of no label."""
+    model = tiny_params(tmp_path).dump()["train"]["model"]
+    model["text"]["max_length"] = 8
+    with pytest.raises(InputError, match=r"max_length = 8: nothing is left to learn in step 1.* raise it"):
+        train(tmp_path, source, model=model)
 
 
 def test_the_same_parameters_give_the_same_model(tmp_path, source):

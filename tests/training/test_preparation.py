@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Lfm2Config, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    Lfm2Config,
+    MambaConfig,
+    MixtralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from srgpt.errors import InputError
 from srgpt.model.attention import PACKED
 from srgpt.training.preparation import check_packing
-from tests.model.test_attention import FAMILIES, SIZES, model_of
+from tests.model.test_attention import FAMILIES, SIZES
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+def packed(config: PreTrainedConfig) -> PreTrainedModel:
+    torch.manual_seed(0)
+    config.initializer_range = 0.3
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+    model.set_attn_implementation(PACKED)
+    return model
+
+
+MODELS = {
+    **FAMILIES,
+    "mixtral": MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
+}
+
+
+@pytest.mark.parametrize("family", MODELS)
 def test_attention_keeps_turns_apart(family: str) -> None:
-    model = model_of(family).train()
+    model = packed(copy.deepcopy(MODELS[family])).train()
     state = torch.get_rng_state()
     check_packing(model)
     assert model.training
@@ -22,9 +45,11 @@ def test_attention_keeps_turns_apart(family: str) -> None:
 
 
 def test_layers_that_mix_neighbours_are_refused() -> None:
-    torch.manual_seed(0)
-    config = Lfm2Config(**SIZES, layer_types=["conv", "full_attention"])
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    model.set_attn_implementation(PACKED)
+    hybrid = packed(Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]))
     with pytest.raises(InputError, match="Lfm2ForCausalLM mix tokens otherwise than by attention"):
-        check_packing(model)
+        check_packing(hybrid)
+    without = AutoModelForCausalLM.from_config(
+        MambaConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1)
+    )
+    with pytest.raises(InputError, match="MambaForCausalLM"):
+        check_packing(without)

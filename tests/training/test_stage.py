@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import mlflow
@@ -332,13 +333,13 @@ def test_other_nodes_wait_until_the_first_has_begun_this_training(
         (work / "1-align" / "training.json").unlink()
         state.write_text(json.dumps({"identity": identity, "run_id": "2"}))
 
-    monkeypatch.setattr(train.time, "sleep", first_node_begins)
+    monkeypatch.setattr(train, "time", SimpleNamespace(sleep=first_node_begins))
     monkeypatch.setattr(train, "join", lambda params, path, node: joined.append(path.parent.name))
     train.run(params, source=source, out=str(tmp_path / "model"), node_rank=1)
     assert joined == ["1-align", "2-instruct"]
 
     state.unlink()
-    monkeypatch.setattr(train.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(train, "time", SimpleNamespace(sleep=lambda seconds: None))
     with pytest.raises(SrgptError, match="node 0 has not begun this training"):
         train.run(params, source=source, out=str(tmp_path / "model"), node_rank=1)
 
