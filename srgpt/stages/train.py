@@ -79,8 +79,11 @@ def run(params: Params, *, source: str, out: str, node_rank: int | None = None) 
     return summary
 
 
-def _identity(params: Params, stages: Sequence[Stage]) -> str:
-    """Return a digest of what decides the model: the stages, the seed, all data, and the model to start from."""
+def _identity(params: Params, stages: Sequence[Stage], data: dict[str, str]) -> str:
+    """Return a digest of what decides the model: the stages, the seed, all data, and the model to start from.
+
+    ``data`` is what :func:`data_of` says of the stages.
+    """
     recipes = [
         {
             **s.params.model_dump(mode="json", exclude=_NEUTRAL),
@@ -92,12 +95,19 @@ def _identity(params: Params, stages: Sequence[Stage]) -> str:
     scenes = sorted(
         {read_manifest(s.scenes, "scenes").fingerprint for stage in stages for s in stage.sources}
     )
-    return digest([recipes, params.seed, data_of(stages), scenes, model_identity(params.train.init)])
+    return digest([recipes, params.seed, data, scenes, model_identity(params.train.init)])
 
 
 def state_file(work: Path) -> Path:
     """Return where the state of the training in the folder ``work`` is: beside it, for it is not published."""
     return work.with_name(f"{work.name}.state.json")
+
+
+def _state(work: Path) -> dict[str, Any]:
+    """Return the state of the training in the folder ``work``, empty where there is none."""
+    path = state_file(work)
+    found: dict[str, Any] = read_json(str(path)) if path.exists() else {}
+    return found
 
 
 def chosen_params(params: Params) -> dict[str, Any]:
@@ -116,7 +126,8 @@ def chosen_params(params: Params) -> dict[str, Any]:
 
 def _train(params: Params, stages: Sequence[Stage], work: Path, node: Node) -> dict[str, Any]:
     """Train in the folder ``work``, unless a whole model is there already, and report to MLflow."""
-    data, identity = data_of(stages), _identity(params, stages)
+    data = data_of(stages)
+    identity = _identity(params, stages, data)
     run_id = _previous_run(params.tracking, work, identity)
     with start_run(
         params.tracking,
@@ -162,7 +173,7 @@ def _train_stages(
 def _join_stages(params: Params, source: str, work: Path, node: Node) -> None:
     """Run this node's ranks of the stages that node 0 trains in the folder ``work``."""
     stages = plan(params, source)
-    _wait_for_first_node(work, _identity(params, stages))
+    _wait_for_first_node(work, _identity(params, stages, data_of(stages)))
     for stage in stages:
         folder = stage.folder(work)
         if not (folder / SUMMARY).exists():
@@ -172,15 +183,14 @@ def _join_stages(params: Params, source: str, work: Path, node: Node) -> None:
 
 def _wait_for_first_node(work: Path, identity: str) -> None:
     """Wait until node 0 has made the folder ``work`` this training's, so that both see the same stages finished."""
-    waited = 0
-    while not state_file(work).exists() or read_json(str(state_file(work))).get("identity") != identity:
-        if waited == _PATIENCE:
-            raise SrgptError(
-                f"{work}: node 0 has not begun this training there within {_PATIENCE} seconds. Give all nodes the same "
-                "folder, data and parameters, and look at what node 0 says."
-            )
+    for _ in range(_PATIENCE):
+        if _state(work).get("identity") == identity:
+            return
         time.sleep(1)
-        waited += 1
+    raise SrgptError(
+        f"{work}: node 0 has not begun this training there within {_PATIENCE} seconds. Give all nodes the same folder, "
+        "data and parameters, and look at what node 0 says."
+    )
 
 
 def _go_on(stage: Stage, stages: Sequence[Stage], folder: Path) -> None:
@@ -239,8 +249,7 @@ def _previous_run(tracking: TrackingParams, work: Path, identity: str) -> str | 
     """
     if not (work / SUMMARY).exists() and not any(child.is_dir() for child in work.iterdir()):
         return None  # nothing was begun, or the last model was published
-    path = state_file(work)
-    state = read_json(str(path)) if path.exists() else {}
+    state = _state(work)
     if state.get("identity") != identity:
         _set_aside(work)
         return None

@@ -41,8 +41,11 @@ SAMPLES = [(6, [3, 9, 1]), (1, [2]), (4, [5, 5, 5, 5, 7])]
 
 
 def model_of(family, implementation=PACKED, seed=0):
+    return model_from(FAMILIES[family], implementation, seed)
+
+
+def model_from(config, implementation=PACKED, seed=0):
     torch.manual_seed(seed)
-    config = FAMILIES[family]
     config = type(config)(**config.to_dict())
     config.initializer_range = 0.3
     model = AutoModelForCausalLM.from_config(config)

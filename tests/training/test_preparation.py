@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from transformers import (
@@ -11,23 +9,11 @@ from transformers import (
     Lfm2Config,
     MambaConfig,
     MixtralConfig,
-    PreTrainedConfig,
-    PreTrainedModel,
 )
 
 from srgpt.errors import InputError
-from srgpt.model.attention import PACKED
 from srgpt.training.preparation import check_packing
-from tests.model.test_attention import FAMILIES, SIZES
-
-
-def packed(config: PreTrainedConfig) -> PreTrainedModel:
-    torch.manual_seed(0)
-    config.initializer_range = 0.3
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
-    model.set_attn_implementation(PACKED)
-    return model
-
+from tests.model.test_attention import FAMILIES, SIZES, model_from
 
 MODELS = {
     **FAMILIES,
@@ -37,7 +23,7 @@ MODELS = {
 
 @pytest.mark.parametrize("family", MODELS)
 def test_attention_keeps_turns_apart(family: str) -> None:
-    model = packed(copy.deepcopy(MODELS[family])).train()
+    model = model_from(MODELS[family]).train()
     state = torch.get_rng_state()
     check_packing(model)
     assert model.training
@@ -45,7 +31,7 @@ def test_attention_keeps_turns_apart(family: str) -> None:
 
 
 def test_layers_that_mix_neighbours_are_refused() -> None:
-    hybrid = packed(Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]))
+    hybrid = model_from(Lfm2Config(**SIZES, layer_types=["conv", "full_attention"]))
     with pytest.raises(InputError, match="Lfm2ForCausalLM mix tokens otherwise than by attention"):
         check_packing(hybrid)
     without = AutoModelForCausalLM.from_config(

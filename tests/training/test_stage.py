@@ -23,7 +23,7 @@ from srgpt.storage import outputs, work_url
 from srgpt.tracking import connect
 from srgpt.training.delivery import UNDELIVERED
 from srgpt.training.launch import Node
-from srgpt.training.plan import plan
+from srgpt.training.plan import data_of, plan
 from srgpt.training.stopping import STOP, StoppedError
 from srgpt.training.worker import Job
 from tests.training.data import tiny_params, write_dataset
@@ -326,7 +326,8 @@ def test_other_nodes_wait_until_the_first_has_begun_this_training(
     (work / "1-align" / "training.json").write_text("{}")
     state = train.state_file(work)
     state.write_text(json.dumps({"identity": "of an earlier one", "run_id": "1"}))
-    identity = train._identity(params, plan(params, source))
+    stages = plan(params, source)
+    identity = train._identity(params, stages, data_of(stages))
     joined: list[str] = []
 
     def first_node_begins(seconds: float) -> None:
